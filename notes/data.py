@@ -7,7 +7,6 @@ __all__ = ['MNIST_URL', 'MNIST_SHA256', 'DataError', 'show_image', 'show_images'
 
 # %% ../nbs/00a_data.ipynb #cc178843
 import errno,gzip,hashlib,io,pickle,sys,time
-from http.client import HTTPException
 from importlib.resources import files
 from math import isqrt
 from pathlib import Path
@@ -15,9 +14,6 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 import numpy as np, torch
 from torch import Tensor
-
-# %% ../nbs/00a_data.ipynb #9bfd54f7
-_NPZ_SHA256 = '4ae3fd71ed4904170e061b522ddb5a6ebebd670045297cfbe93a7d4996886af1'
 
 # %% ../nbs/00a_data.ipynb #7a147ed4
 class DataError(RuntimeError):
@@ -30,6 +26,8 @@ class DataError(RuntimeError):
         self.again = again
 
 # %% ../nbs/00a_data.ipynb #afc43f1a
+_NPZ_SHA256 = '4ae3fd71ed4904170e061b522ddb5a6ebebd670045297cfbe93a7d4996886af1'
+
 def _packaged(
     path=None, # An archive to read in place of the package's own
 )->tuple[Tensor,Tensor,Tensor,Tensor]: # As `get_data`
@@ -66,7 +64,7 @@ def show_image(
     im = _picture(im)
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(1.5,1.5))[1]
-    ax.imshow(im, cmap=cmap, **kwargs)
+    ax.imshow(im.numpy(), cmap=cmap, **kwargs)
     ax.set_axis_off()
     if title is not None: ax.set_title(title)
     return ax
@@ -142,7 +140,6 @@ def _pair(x, y):
 # %% ../nbs/00a_data.ipynb #fd86930f
 _OFFLINE = "Or call get_data() without an address: the digits ship with the package."
 
-# %% ../nbs/00a_data.ipynb #a31438cb
 def _open(
     path:Path, # A file in the layout of `mnist.pkl.gz`
     sha256:str, # The hash that it must have
@@ -166,7 +163,7 @@ def _place(url, base):
     folder = FastDownload(base=base).arch_path()
     folder.mkdir(exist_ok=True, parents=True)
     dest = urldest(url, folder)
-    if dest.parent!=folder: raise ValueError(f"{url} doesn't end in the name of a file: pass the address of a file")
+    if dest.parent!=folder or dest.name=='..': raise ValueError(f"{url} doesn't end in the name of a file: pass the address of a file")
     return dest
 
 # %% ../nbs/00a_data.ipynb #dac4ab10
@@ -189,22 +186,21 @@ def _trouble(url, e, timeout):
     if isinstance(e, HTTPError):
         return DataError(f"{url}: the server answers {e.code}. Check the address. {_OFFLINE}", e.code in (408,425,429) or e.code>=500)
     why = getattr(e, 'reason', e)
-    if isinstance(e, NameError): why = "the connection closed before the whole file had come"
+    if getattr(e, 'name', '')=='ContentTooShortError': why = "the connection closed before the whole file had come"
     elif isinstance(why, TimeoutError): why = f"nothing came for {timeout:g} seconds"
     elif isinstance(why, FileNotFoundError): why = "there is no such file"
-    return DataError(f"{url}: {why}. Check the address and the network, and try again. {_OFFLINE}", not url.startswith('file:'))
+    return DataError(f"{url}: {str(why) or type(why).__name__}. Check the address and the network, and try again. {_OFFLINE}", not url.startswith('file:'))
 
 # %% ../nbs/00a_data.ipynb #00990aa8
-_DISK = {getattr(errno, o) for o in ('ENOSPC','EDQUOT','EROFS','EACCES','EPERM','EFBIG','EIO') if hasattr(errno, o)}
+_DISK = {getattr(errno, o, None) for o in ('ENOSPC','EDQUOT','EROFS','EACCES','EPERM','EFBIG','EIO')}-{None}
 
-# %% ../nbs/00a_data.ipynb #960bafdf
 def _save(url, path, timeout, progress):
     "Fetch `url` into `path`: trouble on the way is a `DataError`, trouble with the disk an `OSError`"
     from fastdownload.core import urlsave
     show = _Progress(path.stem) if progress else None
     try: urlsave(url, path, reporthook=show, timeout=timeout)
-    except (OSError,HTTPException,NameError) as e:
-        if getattr(e, 'errno', None) in _DISK or isinstance(e, NameError) and e.name!='ContentTooShortError': raise
+    except Exception as e:
+        if getattr(e, 'errno', None) in _DISK: raise
         raise _trouble(url, e, timeout) from None
     finally:
         if show: show.end()
