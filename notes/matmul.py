@@ -232,6 +232,7 @@ def _micro(dtype, lanes, mr, nv):
     return njit(names['micro'])
 
 # %% ../nbs/01_matmul.ipynb #77bcd494
+@cache
 def _register_tile():
     "Bytes of a vector register of this processor, and rows and vectors of the tile that suits it"
     from llvmlite.binding import get_host_cpu_features
@@ -242,7 +243,7 @@ def _register_tile():
     if platform.machine().lower() in ('arm64','aarch64'): return 16,8,3  # 32 registers of 16 bytes
     return 16,6,2                          # 16 registers of 16 bytes
 
-# %% ../nbs/01_matmul.ipynb #da36beb3
+# %% ../nbs/01_matmul.ipynb #40e87c43
 @cache
 def _pack():
     "Copy a matrix (k,n) into strips of `w` columns, one after the other, the last one filled up with zeros"
@@ -253,9 +254,9 @@ def _pack():
         for j in range(0, n, w):
             e = min(w, n-j)
             for p in range(k):
-                q = j*k+p*w
-                for r in range(e): out[q+r] = x[p,j+r]
-                for r in range(e,w): out[q+r] = 0
+                row,to = x[p,j:j+e],out[j*k+p*w:j*k+p*w+w]
+                for r in range(e): to[r] = row[r]
+                for r in range(e,w): to[r] = 0
     return pack
 
 # %% ../nbs/01_matmul.ipynb #695daeda
@@ -276,7 +277,7 @@ def _blocked(dtype, nbytes, mr, nv, kc=256, mc=16, nc=1024):
     @njit
     def product(a, b, c):
         (m,k),n,flat = a.shape,b.shape[1],c.reshape(-1)
-        pa,pb,tile = np.empty(mc*kc,dt),np.empty((nc+nr)*kc,dt),np.empty(mr*nr,dt)
+        pa,pb,tile = np.empty(mc*min(kc,k),dt),np.empty((min(nc,n)+nr)*min(kc,k),dt),np.empty(mr*nr,dt)
         for j0 in range(0, n, nc):
             for p0 in range(0, k, kc):
                 kp = min(kc,k-p0)
