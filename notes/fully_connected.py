@@ -191,12 +191,12 @@ def __setattr__(self:Module,
 ):
     "Set an attribute and register it if it is a parameter or a module; `TypeError` where parameters would get lost"
     params,mods = (vars(self).setdefault(k, {}) for k in ('_params','_modules'))
-    for names,kind,cls in ((params,'parameter','nn.Parameter'),(mods,'module','Module')):
-        if name in names and value is not None and not isinstance(value, (nn.Parameter,Module) if names is mods else nn.Parameter):
-            raise TypeError(f"{name} is a {kind}: assign {cls} or None, not {type(value).__name__}, or delete it first")
-    if _hides_parameters(value): raise TypeError(f"the parameters in {name}, a {type(value).__name__}, would get lost: use Sequential(*layers), or an attribute for each")
+    got = type(value).__name__
     if isinstance(value, nn.Parameter): mods.pop(name, None); params[name] = True
+    elif name in params and value is not None: raise TypeError(f"{name} is a parameter: assign nn.Parameter or None, not {got}")
     elif isinstance(value, Module): mods[name] = True
+    elif name in mods and value is not None: raise TypeError(f"{name} is a module: assign a Module or None, not {got}")
+    elif _hides_parameters(value): raise TypeError(f"parameters in {name}, a {got}, would get lost: use Sequential(*layers) or an attribute for each")
     object.__setattr__(self, name, value)
 
 # %% ../nbs/02_fully_connected.ipynb #4b77455c
