@@ -1,11 +1,10 @@
 "Settings that all tests share"
 import os, sys
-from pathlib import Path
 import matplotlib, pytest
 from hypothesis import HealthCheck, settings
+from project import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-# Front, so that a copy of `notes` named in PYTHONPATH (tests/test_planted_bugs.py) still wins.
+# This checkout's `notes`, unless PYTHONPATH names another copy, as tests/test_planted_bugs.py does.
 if not os.environ.get('PYTHONPATH'): sys.path.insert(0, str(ROOT))
 matplotlib.use('agg')
 

@@ -1,22 +1,12 @@
 "The notebooks: in sync with the package, outputs that a fresh run gives again, and the house's rules"
-import base64, importlib.util, io, json, os, re, shutil, subprocess, sys
+import base64, io, json, os, re, shutil, subprocess, sys
 import nbformat, pytest
-from conftest import ROOT
 from PIL import Image, ImageDraw
 import lint, outputs
+from project import PATHS, ROOT, read, runner
 
-PATHS = sorted((ROOT/'nbs').glob('*.ipynb'))
 FRESH = ROOT/'_build'/'nbs'
 each = pytest.mark.parametrize('path', PATHS, ids=lambda p: p.stem)
-
-def read(path): return nbformat.read(path, as_version=4)
-
-def load_runner():
-    spec = importlib.util.spec_from_file_location('run', ROOT/'tools'/'run.py')
-    m = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(m)
-    return m
-runner = load_runner()
 
 # In sync, clean ---------------------------------------------------------------------------------------------------------
 
