@@ -1,11 +1,15 @@
 "Where things are in the project"
 import importlib.util
 from pathlib import Path
-import nbformat
+import nbformat, pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT/'nbs').glob('*.ipynb'))
 MODULES = sorted(p.stem for p in (ROOT/'notes').glob('[!_]*.py'))
+
+def none(found, message):
+    "Fail with `message` and what was `found`, unless that is nothing"
+    if found: pytest.fail('\n'.join([message, *found]), pytrace=False)
 
 def read(path): return nbformat.read(path, as_version=4)
 

@@ -2,7 +2,7 @@
 import builtins, dis, email, importlib, inspect, os, re, shutil, subprocess, sys, tarfile, types, venv, zipfile
 import pytest
 from fastcore.docments import docments
-from project import MODULES, ROOT
+from project import MODULES, ROOT, none
 
 each = pytest.mark.parametrize('module', MODULES)
 
@@ -132,7 +132,7 @@ def test_exports_are_documented(module):
         d = docments(f, full=True)
         missing += [f"{f.__name__}: parameter {n}" for n, p in d.items() if n not in ('return', 'self', 'args', 'kwargs') and not p['docment']]
         if inspect.isfunction(f) and (r := d.get('return')) and r['anno'] not in (None, inspect.Parameter.empty, type(None)) and not r['docment']: missing.append(f"{f.__name__}: what it returns")
-    assert not missing, f"notes.{module}: " + '; '.join(missing)
+    none(missing, f"notes.{module}: without a meaning")
 
 @each
 def test_no_undefined_names(module):
@@ -144,7 +144,7 @@ def test_no_undefined_names(module):
             if isinstance(k, types.CodeType): yield from codes(k)
     top = compile(inspect.getsource(m), m.__file__, 'exec')
     used = {i.argval for c in codes(top) if c is not top for i in dis.get_instructions(c) if i.opname == 'LOAD_GLOBAL'}
-    assert not (lost := sorted(n for n in used if not hasattr(m, n) and not hasattr(builtins, n))), f"notes/{module}.py uses and never defines: {', '.join(lost)}"
+    none(sorted(n for n in used if not hasattr(m, n) and not hasattr(builtins, n)), f"notes/{module}.py: used and never defined")
 
 @each
 def test_all_names_what_exists(module):
