@@ -8,11 +8,11 @@ from IPython.core.inputtransformer2 import TransformerManager
 from outputs import PICTURES, VARIES, directives, varies
 
 KNOWN = {'default_exp', 'export', 'exports', 'exporti', 'hide', 'hide_input', 'echo', 'code-fold', 'eval', 'fig-alt', 'varies'}
-HTML = {'details', 'summary', 'img', 'sub', 'sup', 'kbd', 'br'}
-HIDDEN = "#| hide\ntry: import notes\nexcept ImportError: %pip install -q foundation-notes"
+HTML = {'details', 'summary', 'code', 'img', 'sub', 'sup', 'kbd', 'br'}
+HIDDEN = "#| hide\ntry: import notes\nexcept ImportError:\n    %pip install -q foundation-notes"
 MAX_LINES = 30
 # Figures in prose that no clock of ours decides: (part of the file name, text around the figure).
-FACTS = []
+FACTS = [('02_fully_connected', 'times as fast as $')]  # the chain rule, in words
 
 _words = r'(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|forty|fifty|hundreds?|thousands?|millions?)'
 _amount = r'\d(?:[\d.,]|\\,)*'
