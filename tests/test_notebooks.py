@@ -56,6 +56,40 @@ def test_stored_outputs(path):
 def test_no_run_left_over():
     none(sorted(p.name for p in FRESH.glob('*.ipynb') if not (ROOT/'nbs'/p.name).exists()), "_build/nbs has runs of notebooks that are gone: `make clean`")
 
+# The runner ---------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def run_cells(tmp_path, monkeypatch):
+    "Runs a notebook of the given cells as `make run` does; returns the seconds it took, None where it was up to date"
+    monkeypatch.setattr(runner, 'NBS', tmp_path/'nbs')
+    monkeypatch.setattr(runner, 'BUILD', tmp_path/'_build')
+    (tmp_path/'nbs').mkdir()
+    def f(*sources):
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s, id=f'c{i}') for i, s in enumerate(sources)])
+        path = tmp_path/'nbs'/'00_x.ipynb'
+        nbformat.write(nb, path)
+        return runner.run(path, lambda: None)
+    f.fresh = tmp_path/'_build'/'nbs'/'00_x.ipynb'
+    return f
+
+def test_run_is_kept_until_the_code_changes(run_cells):
+    assert run_cells('x = 1', 'x+1') and run_cells('x = 1', 'x+1') is None
+    assert read(run_cells.fresh).cells[1].outputs[0].data['text/plain'] == '2'
+    assert run_cells('x = 1', 'x+2')
+    assert read(run_cells.fresh).cells[1].outputs[0].data['text/plain'] == '3'
+
+def test_failing_cell_is_shown(run_cells):
+    with pytest.raises(runner.CellFailed) as e: run_cells('x = 0', 'y = 1\n1/x')
+    for part in ('00_x.ipynb', 'cell 2', 'id c1', 'y = 1\n1/x', 'ZeroDivisionError: division by zero'): assert part in str(e.value)
+    assert not run_cells.fresh.exists()
+
+def test_no_network(run_cells):
+    "Neither by address nor by name; the machine itself may be asked"
+    tries = 'import socket\ndef f(*a):\n    try: socket.create_connection(a, timeout=5)\n    except OSError as e: return str(e)\n'
+    run_cells(tries, 'f("192.0.2.1", 80)', 'f("example.com", 80)', 's = socket.create_server(("127.0.0.1", 0))\nf(*s.getsockname())')
+    said = [c.outputs[0].data['text/plain'] if c.outputs else None for c in read(run_cells.fresh).cells]
+    assert 'without a network' in said[1] and 'without a network' in said[2] and said[3] is None
+
 # The house's rules --------------------------------------------------------------------------------------------------------
 
 @each
