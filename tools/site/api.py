@@ -38,7 +38,9 @@ class Module:
 
     def source(self, name): return '{}/notes/{}.py#L{}-L{}'.format(BLOB, self.name, *self.names[name][:2])
 
-def modules(): return [Module(p) for p in sorted((ROOT/'notes').glob('*.py')) if not p.stem.startswith('_')]
+def modules():
+    "The modules in the order of their notebooks"
+    return sorted((Module(p) for p in (ROOT/'notes').glob('*.py') if not p.stem.startswith('_')), key=lambda m: m.notebook)
 
 def _type(a):
     if a is inspect.Parameter.empty or a is None: return ''
@@ -80,5 +82,5 @@ def page(mod):
         sig = '' if kind == 'property' else _signature(o)
         _, _, cell = mod.names[name]
         out += [f'````{{py:{kind}}} {name}{sig}', '', inspect.getdoc(o) or '', '', *_table(o),
-                f'<p class="api-links"><a href="{nb}.html#cell-{cell}">in the notebook</a> <a href="{mod.source(name)}">source</a></p>', '', '````', '']
+                f'<p class="api-links"><a href="{nb}.html#cell-{cell}">in the notebook</a> · <a href="{mod.source(name)}">source</a></p>', '', '````', '']
     return '\n'.join(out)

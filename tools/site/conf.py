@@ -36,6 +36,7 @@ html_css_files = ['site.css']
 html_js_files = [('site.js', {'defer': 'defer'})]
 html_favicon = html_logo = str(HERE/'static'/'logo.svg')
 html_copy_source, html_show_sourcelink, html_show_sphinx, html_show_copyright = True, False, False, False
+html_context = {'default_mode': 'auto'}
 html_permalinks_icon = '#'
 add_module_names = False
 copybutton_exclude = '.linenos, .gp, .go'

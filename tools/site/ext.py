@@ -43,13 +43,19 @@ def summary(m):
     s = re.sub(r'\$([^$]+)\$', r'<span class="math notranslate">\\(\1\\)</span>', s)
     return f'<summary>{s}</summary>'
 
+def markdown(source):
+    "Markdown of a cell: one-line summaries done, and links out of nbs/ made into links to the first page or the repository"
+    source = re.sub(r'<summary>(.+?)</summary>', summary, source)
+    source = re.sub(r'\]\(\.\./README\.md', '](index.md', source)
+    return re.sub(r'\]\(\.\./', f']({api.BLOB}/', source)
+
 def read_source(app, docname, source):
     if not str(app.env.doc2path(docname)).endswith('.ipynb'): return
     for m in MODULES: app.env.note_dependency(str(m.path))
     nb, cells = json.loads(source[0]), []
     for c in nb['cells']:
         if c['cell_type'] == 'code': cells += code_cell(c, docname)
-        else: cells.append({**c, 'source': re.sub(r'<summary>(.+?)</summary>', summary, ''.join(c['source']))})
+        else: cells.append({**c, 'source': markdown(''.join(c['source']))})
     if m := re.search(r'^> (.+)$', ''.join(cells[0]['source']), re.M):
         nb['metadata']['myst'] = {'html_meta': {'description': re.sub(r'[`*$]', '', m[1])}}
     source[0] = json.dumps({**nb, 'cells': cells})
