@@ -7,6 +7,7 @@ import api
 
 project, author = api.NAME, api.PROJECT['authors'][0]['name']
 html_title = project
+smartquotes = False  # quotes are code as often as not
 html_baseurl = f'https://{api.OWNER}.github.io/{api.NAME}/'
 extensions = ['myst_nb', 'sphinx_copybutton', 'ext']
 needs_sphinx = '8.1'
@@ -37,6 +38,7 @@ html_js_files = [('site.js', {'defer': 'defer'})]
 html_favicon = html_logo = str(HERE/'static'/'logo.svg')
 html_copy_source, html_show_sourcelink, html_show_sphinx, html_show_copyright = True, False, False, False
 html_context = {'default_mode': 'auto'}
+html_use_index = html_domain_indices = False
 html_permalinks_icon = '#'
 add_module_names = False
 copybutton_exclude = '.linenos, .gp, .go'

@@ -91,8 +91,8 @@ def link_code(body, doctree, pathto):
 def page_context(app, pagename, templatename, context, doctree):
     if pagename == '404':  # served for any address, so its links start at the site's root: /foundation-notes/ on Pages, else /
         base = f'/{api.NAME}/'
-        context['metatags'] += (f'<base href="{base}"><script>if(!location.pathname.startsWith("{base}"))'
-                                'document.querySelector("base").setAttribute("href","/")</script>')
+        context['metatags'] += (f'<base href="{base}"><script>if(!location.pathname.startsWith("{base}"))document.querySelector("base").setAttribute("href","/");'
+            'addEventListener("load",()=>document.querySelectorAll("a[href^=\'#\']").forEach(a=>a.href=location.pathname+a.hash))</script>')
     if not context.get('sourcename', '').endswith('.ipynb'): return
     context['body'] = link_code(context['body'], doctree, context['pathto'])
     button = lambda text, url, icon, tip: {'type': 'link', 'text': text, 'url': url, 'icon': icon, 'tooltip': tip}
