@@ -1,5 +1,5 @@
 """notes.exports: the exporter against nbdev's, the comparisons, the gradient checks and the timer."""
-import ast, json, math, random, subprocess, sys
+import ast, json, math, os, random, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
@@ -7,6 +7,7 @@ from notes import exports as ex
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))
+ENV = {**os.environ, 'PYTHONPATH': str(ROOT)}  # the package of this checkout, wherever a script runs
 few = settings(deadline=None, max_examples=40)
 
 def write_nb(path, *cells):
@@ -96,7 +97,7 @@ def test_notebook_runs_where_its_file_and_nbdev_are_missing(tmp_path):
     cells = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
     (tmp_path/'cells.json').write_text(json.dumps([c for c in cells if '%pip' not in c]), encoding='utf-8')
     code = 'import sys,json,matplotlib; matplotlib.use("agg"); sys.modules["nbdev"] = None\nfor c in json.load(open("cells.json")): exec(c, globals())'
-    out = subprocess.run([sys.executable, '-X', 'utf8', '-c', code], cwd=tmp_path, capture_output=True, text=True, encoding='utf-8', timeout=300)
+    out = subprocess.run([sys.executable, '-X', 'utf8', '-c', code], cwd=tmp_path, env=ENV, capture_output=True, text=True, encoding='utf-8', timeout=300)
     assert out.returncode == 0, out.stderr[-2000:]
     assert 'nbdev is not installed here' in out.stdout
 
@@ -150,7 +151,7 @@ fails(ValueError, lambda: ex.numerical_grad(lambda x: x, x))
 heavy = [m for m in ('matplotlib','numba','nbdev','IPython','pandas') if m in sys.modules]
 if heavy or took>.05: raise SystemExit(f"import notes.exports took {took:.3f} s and loaded {heavy}")
 '''
-    out = subprocess.run([sys.executable, '-O', '-c', code], capture_output=True, text=True, cwd=ROOT)
+    out = subprocess.run([sys.executable, '-O', '-c', code], capture_output=True, text=True, cwd=ROOT, env=ENV)
     assert out.returncode == 0, out.stderr
 
 @few
