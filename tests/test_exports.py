@@ -7,7 +7,7 @@ from notes import exports as ex
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))
-ENV = {**os.environ, 'PYTHONPATH': str(ROOT)}  # the package of this checkout, wherever a script runs
+ENV = {**os.environ, 'PYTHONPATH': str(Path(ex.__file__).resolve().parent.parent)}  # the package that is tested here, wherever a script runs
 few = settings(deadline=None, max_examples=40)
 
 def write_nb(path, *cells):
@@ -161,7 +161,8 @@ def test_rel_error_is_symmetric_bounded_and_blind_to_scale(pairs, c):
     e = ex.rel_error(a, b)
     assert 0 <= e <= 2+1e-12
     assert e == pytest.approx(ex.rel_error(b, a), rel=1e-9, abs=1e-15)
-    assert (e == 0) == torch.equal(a, b)
+    if torch.equal(a, b): assert e == 0
+    elif (a-b).abs().max() > 1e-100: assert e > 0
     if min([abs(v) for v in (*a.tolist(), *b.tolist()) if v], default=1) > 1e-200: assert e == pytest.approx(ex.rel_error(c*a, c*b), rel=1e-6, abs=1e-12)
 
 def test_rel_error_by_hand():
@@ -197,6 +198,11 @@ def test_numerical_grad_takes_leaves_expanded_tensors_numbers_and_its_width():
     assert ex.numerical_grad(lambda t: (3*t).sum().item(), x).tolist() == pytest.approx([3, 3])
     assert ex.numerical_grad(lambda t: t.sum()[None], x.detach()[:1].expand(2, 3)).sum().item() == pytest.approx(6)
     assert ex.numerical_grad(lambda t: t**3, torch.tensor(1., dtype=torch.float64), eps=.5).item() == pytest.approx(3.25)
+
+def test_numerical_grad_puts_every_element_back():
+    "Exact for a product at any width, as long as only one element moves"
+    x = torch.tensor([2., 3., 4.], dtype=torch.float64)
+    assert ex.numerical_grad(torch.prod, x, eps=1.).tolist() == [12, 8, 6]
 
 def test_numerical_grad_refuses():
     x = torch.ones(2, dtype=torch.float64)
