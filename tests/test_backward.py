@@ -1,0 +1,175 @@
+"""Every hand-written backward of the package against float64 central differences and against autograd.
+
+A backward is a public function whose name ends in `_grad`, or a class with a `bwd` or `backward`. `test_none_left_out` finds them in all modules of `notes`
+and fails for one that has no case here. To add one, write a function under `@case('module.name')` that draws shapes and returns checks.
+"""
+import importlib, inspect, pkgutil
+from collections import namedtuple
+import pytest, torch
+from hypothesis import assume, given, settings, strategies as st
+import notes
+from notes import exports as ex, fully_connected as fc
+
+# `f`: the forward pass as a function of the one tensor `x`, giving a number. `ours`: gradient of `f` at `x` by the backward under test.
+Check = namedtuple('Check', 'what f x ours')
+CASES = {}
+NOT_BACKWARD = {'exports.numerical_grad', 'fully_connected.Module'}  # the check itself, and a base class whose `bwd` raises
+
+def case(*names):
+    def add(f):
+        for n in names: CASES[n] = f
+        return f
+    return add
+
+def backwards():
+    "Names of all hand-written backward functions and classes in the package"
+    found = set()
+    for info in pkgutil.iter_modules(notes.__path__):
+        if info.name.startswith('_'): continue
+        mod = importlib.import_module(f'notes.{info.name}')
+        for name in getattr(mod, '__all__', ()):
+            o = getattr(mod, name)
+            if inspect.isclass(o): is_backward = any(hasattr(o, b) for b in ('bwd', 'backward'))
+            else: is_backward = name.endswith('_grad') or name.endswith('_backward')
+            if is_backward and o.__module__ == mod.__name__: found.add(f'{info.name}.{name}')
+    return found - NOT_BACKWARD
+
+def verify(checks):
+    "Relative error below 1e-6 against central differences, and below 1e-9 against autograd"
+    for c in checks:
+        assert c.ours.shape == c.x.shape, c.what
+        err = ex.rel_error(ex.numerical_grad(c.f, c.x), c.ours)
+        assert err < 1e-6, f"{c.what}: {err:.1e} off central differences"
+        x = c.x.detach().clone().requires_grad_()
+        auto, = torch.autograd.grad(c.f(x), x)
+        err = ex.rel_error(auto, c.ours)
+        assert err < 1e-9, f"{c.what}: {err:.1e} off autograd"
+
+# Shapes: ones and odd sizes come up often. Layouts: what callers get by transposing, slicing with a step, or flipping a stride to 0.
+sizes = st.one_of(st.just(1), st.integers(1, 7))
+layouts = st.sampled_from(['contiguous', 'transposed', 'strided', 'expanded'])
+
+class Draw:
+    def __init__(self, data):
+        self.data = data
+        self.rng = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31), label='seed'))
+    def size(self, label): return self.data.draw(sizes, label=label)
+    def randn(self, *shape):
+        how = self.data.draw(layouts, label=f'layout of {shape}')
+        r = lambda *s: torch.randn(*s, dtype=torch.float64, generator=self.rng)
+        if how == 'transposed' and len(shape) > 1: return r(*shape[::-1]).permute(*range(len(shape))[::-1])
+        if how == 'strided' and shape: return r(*shape[:-1], 2*shape[-1])[..., ::2]
+        if how == 'expanded' and shape: return r(1, *shape[1:]).expand(shape)
+        return r(*shape)
+
+def off_corner(x):
+    "Nothing so near 0 that a nudge would cross ReLU's corner"
+    assume(bool(x.abs().min() > 1e-4))
+    return x
+
+@case('fully_connected.mse_grad')
+def mse_case(d):
+    lead = [d.size('n')] + [d.size('more')]*d.data.draw(st.integers(0, 1), label='one more dimension')
+    pred, targ = d.randn(*lead, 1), d.randn(*lead)
+    assume(bool((pred.squeeze(-1) - targ).abs().max() > 1e-3))
+    return [Check('pred', lambda p: fc.mse(p, targ), pred, fc.mse_grad(pred, targ))]
+
+@case('fully_connected.relu_grad')
+def relu_case(d):
+    shape = [d.size('dim') for _ in range(d.data.draw(st.integers(1, 3), label='rank'))]
+    x, g = off_corner(d.randn(*shape)), d.randn(*shape)
+    return [Check('x', lambda x: (fc.relu(x)*g).sum(), x, fc.relu_grad(g, x))]
+
+@case('fully_connected.lin_grad')
+def lin_case(d):
+    n, i, o = d.size('n'), d.size('in'), d.size('out')
+    x, w, b, g = d.randn(n, i), d.randn(i, o), d.randn(o), d.randn(n, o)
+    gx, gw, gb = fc.lin_grad(g, x, w)
+    return [Check('x', lambda x: (fc.lin(x, w, b)*g).sum(), x, gx), Check('w', lambda w: (fc.lin(x, w, b)*g).sum(), w, gw),
+            Check('b', lambda b: (fc.lin(x, w, b)*g).sum(), b, gb)]
+
+@case('fully_connected.ReLU')
+def relu_layer_case(d):
+    x, g = off_corner(d.randn(d.size('n'), d.size('in'))), d.randn(1, 1)
+    layer = fc.ReLU()
+    return [Check('x', lambda x: (layer(x)*g).sum(), x, (layer(x), layer.backward(g.expand(x.shape)))[1])]
+
+@case('fully_connected.ReLUFunction')
+def relu_function_case(d):
+    x, g = off_corner(d.randn(d.size('n'), d.size('in'))), d.randn(1, 1)
+    leaf = x.clone().requires_grad_()
+    (fc.ReLUFunction.apply(leaf)*g).sum().backward()
+    return [Check('x', lambda x: (fc.relu(x)*g).sum(), x, leaf.grad)]
+
+@case('fully_connected.MSE')
+def mse_layer_case(d):
+    n, scale = d.size('n'), d.data.draw(st.sampled_from([1., -2.5]), label='gradient of the loss')
+    pred, targ, loss = d.randn(n, 1), d.randn(n), fc.MSE()
+    assume(bool((pred.squeeze(-1) - targ).abs().max() > 1e-3))
+    loss(pred, targ)
+    return [Check('pred', lambda p: scale*fc.mse(p, targ), pred, loss.backward() if scale == 1 else loss.backward(scale))]
+
+def double(module):
+    for p in module.parameters(): p.data = p.data.double()
+    return module
+
+def layer_checks(module, x, g):
+    "Checks for the input and for every parameter of `module`"
+    def with_param(name):
+        def f(t):
+            *path, last = name.split('.')
+            owner = module
+            for k in path: owner = getattr(owner, k)
+            p = owner.__dict__[last]
+            owner.__dict__[last] = t
+            try: return (module(x)*g).sum()
+            finally: owner.__dict__[last] = p
+        return f
+    module(x)
+    gx = module.backward(g)
+    return [Check('x', lambda x: (module(x)*g).sum(), x, gx)] + [Check(k, with_param(k), p.data, p.grad) for k, p in module.named_parameters()]
+
+@case('fully_connected.Linear')
+def linear_case(d):
+    n, i, o = d.size('n'), d.size('in'), d.size('out')
+    torch.manual_seed(d.data.draw(st.integers(0, 99), label='init'))
+    return layer_checks(double(fc.Linear(i, o, bias=d.data.draw(st.booleans(), label='bias'))), d.randn(n, i), d.randn(n, o))
+
+@case('fully_connected.Sequential')
+def sequential_case(d):
+    n, i, h, o = d.size('n'), d.size('in'), d.size('hidden'), d.size('out')
+    torch.manual_seed(d.data.draw(st.integers(0, 99), label='init'))
+    model, x, g = double(fc.Sequential(fc.Linear(i, h), fc.ReLU(), fc.Linear(h, o))), d.randn(n, i), d.randn(n, o)
+    off_corner(model.children()[0](x))
+    return layer_checks(model, x, g)
+
+@pytest.mark.parametrize('name', sorted(CASES))
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_backward(name, data): verify(CASES[name](Draw(data)))
+
+def test_none_left_out():
+    found = backwards()
+    assert {'fully_connected.mse_grad', 'fully_connected.Linear', 'fully_connected.ReLUFunction'} <= found  # it does look
+    assert not (missing := found - set(CASES)), f"no check for {sorted(missing)}: add a @case"
+    assert not (gone := set(CASES) - found), f"cases for what is no longer exported: {sorted(gone)}"
+
+def test_new_backward_is_noticed(monkeypatch):
+    def pool_grad(g): return g
+    pool_grad.__module__ = fc.__name__
+    monkeypatch.setattr(fc, 'pool_grad', pool_grad, raising=False)
+    monkeypatch.setattr(fc, '__all__', [*fc.__all__, 'pool_grad'])
+    with pytest.raises(AssertionError, match='fully_connected.pool_grad'): test_none_left_out()
+
+def test_base_module_has_no_backward_of_its_own():
+    m = fc.Module()
+    m.forward = lambda x: x
+    with pytest.raises(NotImplementedError): (m(1), m.backward(1))
+
+# The checker itself must fail for what is wrong by a factor, a sign or a place.
+@pytest.mark.parametrize('wrong', [lambda g: g*2, lambda g: -g, lambda g: g*(1+1e-5), lambda g: g.flip(0), lambda g: g + 1e-5])
+def test_checker_catches(wrong):
+    pred, targ = torch.tensor([[1.], [5.], [2.]], dtype=torch.float64), torch.tensor([0., 1., 7.], dtype=torch.float64)
+    good = fc.mse_grad(pred, targ)
+    verify([Check('pred', lambda p: fc.mse(p, targ), pred, good)])
+    with pytest.raises(AssertionError): verify([Check('pred', lambda p: fc.mse(p, targ), pred, wrong(good))])
