@@ -57,6 +57,16 @@ def test_blocked_for_every_processor(dtype, tile):
                 f(a, b, c)
                 np.testing.assert_allclose(c, a@b+1, rtol=1e-3, atol=1e-4 if dtype=='float32' else 1e-12)
 
+def test_packing():
+    "Strips of `w` columns, one after the other, the last one filled up with zeros"
+    for w,x in ((4,np.arange(12.).reshape(2,6)), (3,np.arange(12.).reshape(6,2).T), (5,np.arange(3.).reshape(1,3))):
+        k, n = x.shape
+        out = np.full(k*-(-n//w)*w+1, -1.)
+        mm._pack()(x, w, out)
+        padded = np.pad(x, ((0,0),(0,-n%w)))
+        want = np.concatenate([padded[:,j:j+w].ravel() for j in range(0,n,w)])
+        assert out.tolist() == [*want, -1]
+
 @pytest.mark.parametrize('m,k,n', [(225,257,1025), (14,600,32), (449,3,2049), (1,2000,1)])
 def test_blocked_beyond_its_blocks(m, k, n):
     for dtype in (torch.float32, torch.float64):
@@ -182,7 +192,7 @@ def test_einsum_gives_new_memory():
 
 @pytest.mark.parametrize('spec,shapes,says', [
     ('ik,kj->ij', [(2,3),(4,5)], 'k is 3 in one place and 4 in another'), ('ii->i', [(2,3)], 'i is 2 in one place and 3 in another'),
-    ('ik,kj->ij', [(2,1),(4,5)], 'k is 1 in one place and 4 in another'),
+    ('ik,kj->ij', [(2,1),(4,5)], 'k is 1 in one place and 4 in another'), ('ik,kj->ij', [(2,4),(1,5)], 'k is 4 in one place and 1 in another'),
     ('ij->', [(2,)], r"'ij' names 2 axes, and its operand has shape \(2,\)"), ('i,j', [(2,)], '2 operands, and 1'), ('i', [(2,),(3,)], '1 operands, and 2'),
     ('ij->ik', [(2,3)], 'no operand has k'), ('ij->ii', [(2,3)], 'twice'), ('...i->i', [(2,3)], 'only letters'), ('i->i->i', [(2,)], 'only letters'),
     ('i->i,', [(2,)], 'only letters'), ('i1->i', [(2,3)], 'only letters'), ('é->é', [(2,)], 'only letters')])
