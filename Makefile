@@ -1,25 +1,83 @@
-# make        set up, run the notebooks, build the site
-# make test   the same, and then every check
-# make help   the rest
+# make         set up, run the notebooks, build the site
+# make test    all of that, and every check
+# make help    the rest
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := $(VENV)/Scripts
+else
 PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-READY  := $(VENV)/.ready
-# PyPI's Linux wheels of torch carry CUDA, some gigabytes of it; PyTorch's own index has the build for the CPU.
+BIN := $(VENV)/bin
+endif
+READY := $(VENV)/.ready
+# PyPI's Linux wheels of torch carry CUDA, some gigabytes of it. PyTorch's own index has the build for the CPU;
+# where it can't be reached, pip goes on with the index it has.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-NB     ?=
+# A notebook's name, to run that one only: make run NB=01_matmul
+NB ?=
+PORT ?= 8000
 
-.PHONY: all setup export run store site test lab serve lock clean help
-all: site-fresh
-	@echo; echo "The site is at _docs/index.html. Open it as it is, or by: make serve"; echo
+.PHONY: all help setup export run store docs site test lint lab serve lock clean
+
+all: docs
+	@echo && echo "The site is in _docs/: open _docs/index.html, or type: make serve"
 
 help:
 	@echo "make           set up, run every notebook, build the site into _docs/"
 	@echo "make test      all of that, and every check"
-	@echo "make site      build the site from the stored outputs alone"
-	@echo "make serve     serve the site on 127.0.0.1"
+	@echo "make site      build the site from the stored outputs, without running anything"
+	@echo "make serve     serve the site on 127.0.0.1 (PORT=8000)"
 	@echo "make lab       open JupyterLab on the series"
-	@echo "make run       run the notebooks (NB=01_matmul for one of them)"
-	@echo "make store     run them and store the outputs in nbs/"
 	@echo "make export    write the modules of notes/ from the notebooks"
-	@echo "make clean     remove what was built, but not .venv"
+	@echo "make run       run the notebooks that changed (NB=01_matmul: only that one)"
+	@echo "make store     the same, and store their outputs in nbs/"
+	@echo "make lock      choose new versions for requirements.txt"
+	@echo "make clean     remove all that was built, but not $(VENV)/"
+
+setup: $(READY)
+$(READY): requirements.txt settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c "import sys; v = sys.version.split()[0]; sys.exit('Python 3.10 or newer is needed, and $(PYTHON) is ' + v + '. Name another: make PYTHON=python3.12' if sys.version_info < (3,10) else None)"
+	@echo "Setting up $(VENV)/ with the versions in requirements.txt; the first time takes some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --retries 1 --no-deps --extra-index-url $(TORCH_INDEX) -c requirements.txt torch
+	@$(BIN)/python -m pip install -q -r requirements.txt
+	@$(BIN)/python -m pip install -q --no-deps -e .
+	@$(BIN)/python -c "open('$(READY)', 'w')"
+
+export: $(READY)
+	@$(BIN)/nbdev-export
+
+run: export
+	@$(BIN)/python tools/run.py $(NB)
+
+store: export
+	@$(BIN)/python tools/run.py --store $(NB)
+
+docs: run
+	@$(BIN)/python tools/site/build.py
+
+site: export
+	@$(BIN)/python tools/site/build.py --stored
+
+lint: $(READY)
+	@$(BIN)/ruff check
+
+test: docs lint
+	@$(BIN)/python -m pytest
+
+lab: $(READY)
+	@$(BIN)/jupyter lab nbs
+
+serve:
+	@test -f _docs/index.html || $(MAKE) site
+	@echo "http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)" && $(PYTHON) -m http.server -b 127.0.0.1 -d _docs $(PORT)
+
+# torch stays as it is in requirements.txt: change its line by hand. The CUDA packages come with torch where it has CUDA.
+lock: $(READY)
+	@mkdir -p _build && $(BIN)/python -m pip install -q uv
+	@grep '^torch==' requirements.txt > _build/torch.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --extra dev --no-annotate --no-header -c _build/torch.txt -o _build/lock.txt pyproject.toml
+	@(echo "# Every version that make installs, for Python 3.10 and newer. Made from settings.ini by: make lock" && grep -vE '^(nvidia|cuda|triton)' _build/lock.txt) > requirements.txt
+
+clean:
+	@rm -rf _build _docs build dist *.egg-info .pytest_cache .hypothesis .ruff_cache

@@ -1,0 +1,22 @@
+"Settings that all tests share"
+import os, sys
+import matplotlib, pytest
+from hypothesis import HealthCheck, settings
+from project import ROOT
+
+# This checkout's `notes`, unless PYTHONPATH names another copy, as tests/test_planted_bugs.py does.
+if not os.environ.get('PYTHONPATH'): sys.path.insert(0, str(ROOT))
+matplotlib.use('agg')
+
+quiet = [HealthCheck.too_slow]
+# The same examples in every run: a check that fails must fail again. `HYPOTHESIS_PROFILE=search` looks for new ones.
+settings.register_profile('ci', derandomize=True, deadline=None, print_blob=True, suppress_health_check=quiet)
+settings.register_profile('search', deadline=None, max_examples=1000, print_blob=True, suppress_health_check=quiet)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter):
+    "Skipped checks are said last, where they can't be overlooked"
+    reasons = {r.longrepr[2].removeprefix('Skipped: ') for r in terminalreporter.stats.get('skipped', []) if isinstance(r.longrepr, tuple)}
+    for reason in sorted(r for r in reasons if 'browser' in r.lower()):
+        terminalreporter.write_line(f"skipped: browser checks, {reason}", yellow=True)

@@ -1,0 +1,21 @@
+"Where things are in the project"
+import importlib.util
+from pathlib import Path
+import nbformat, pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PATHS = sorted((ROOT/'nbs').glob('*.ipynb'))
+MODULES = sorted(p.stem for p in (ROOT/'notes').glob('[!_]*.py'))
+
+def none(found, message):
+    "Fail with `message` and what was `found`, unless that is nothing"
+    if found: pytest.fail('\n'.join([message, *found]), pytrace=False)
+
+def read(path): return nbformat.read(path, as_version=4)
+
+def _runner():
+    spec = importlib.util.spec_from_file_location('run', ROOT/'tools'/'run.py')
+    m = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(m)
+    return m
+runner = _runner()  # tools/run.py, which knows how notebooks are run and what a run depends on

@@ -1,0 +1,566 @@
+"The loader against a server on 127.0.0.1 that misbehaves, against disks that do, and against pickles that would"
+import errno, gzip, hashlib, importlib.util, io, os, pickle, subprocess, sys, threading, time, zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+import numpy as np, pytest, torch
+from hypothesis import given, settings, strategies as st
+from notes import data
+from notes.data import DataError
+
+ROOT = Path(data.__file__).resolve().parent.parent
+RNG = np.random.default_rng(0)
+PARTS = tuple(((RNG.integers(0, 256, (n, 784))/256).astype('f4'), RNG.integers(0, 10, n)) for n in (60, 20, 5))
+gz = lambda o, protocol=2: gzip.compress(pickle.dumps(o, protocol=protocol), 1, mtime=0)
+sha = lambda b: hashlib.sha256(b).hexdigest()
+GOOD = gz(PARTS)
+SHA = sha(GOOD)
+
+def is_good(tensors):
+    return all(torch.equal(t, torch.from_numpy(a)) for t, a in zip(tensors, (*PARTS[0], *PARTS[1]), strict=True))
+
+# ---- a server that misbehaves, a home that isn't yours
+
+class Server:
+    "Answers /NAME/… with the function of that name in `ways`; counts what it was asked"
+    def __init__(self):
+        self.hits, self.quit, server = [], threading.Event(), self
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args): pass
+            def do_GET(self):
+                server.hits.append(self.path)
+                try: getattr(server, self.path.split('/')[1])(self)
+                except (BrokenPipeError, ConnectionResetError): pass
+        self.httpd = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.thread = threading.Thread(target=self.httpd.serve_forever, kwargs=dict(poll_interval=.01), daemon=True)
+        self.thread.start()
+    def url(self, way, name='digits.pkl.gz'): return f'http://127.0.0.1:{self.httpd.server_port}/{way}/{name}'
+    def close(self):
+        self.quit.set()
+        self.httpd.shutdown()
+        self.httpd.server_close()
+    def send(self, h, body, length=None):
+        h.send_response(200)
+        if length != -1: h.send_header('Content-Length', str(length or len(body)))
+        h.end_headers()
+        h.wfile.write(body)
+    def good(self, h): self.send(h, GOOD)
+    def nolength(self, h): self.send(h, GOOD, -1)
+    def gone(self, h): h.send_error(404)
+    def broken(self, h): h.send_error(500)
+    def truncated(self, h): self.send(h, GOOD[:len(GOOD)//2], len(GOOD))
+    def cut(self, h): self.send(h, GOOD[:len(GOOD)//2], -1)
+    def corrupted(self, h): self.send(h, GOOD[:-99] + bytes([GOOD[-99] ^ 1]) + GOOD[-98:])
+    def silent(self, h): self.quit.wait(30)
+    def stalls(self, h):
+        self.send(h, GOOD[:len(GOOD)//2], len(GOOD))
+        self.quit.wait(30)
+    def slow(self, h):
+        time.sleep(1)
+        self.good(h)
+    def evil(self, h): self.send(h, EVIL)
+    def nonsense(self, h):
+        h.wfile.write(b'not http at all\r\n\r\n')
+        h.close_connection = True
+    def badlength(self, h): self.send(h, GOOD, 'many')
+    def third(self, h): h.send_error(503) if len(self.hits) < 3 else self.good(h)
+    def truncated_first(self, h): self.truncated(h) if len(self.hits) < 2 else self.good(h)
+    def redirect(self, h):
+        h.send_response(302)
+        h.send_header('Location', '/good/other.pkl.gz')
+        h.end_headers()
+
+class Evil:
+    def __reduce__(self): return Path.touch, (Path(os.environ['EVIL']),)
+os.environ.setdefault('EVIL', str(Path(__file__).with_name('evil-ran')))
+EVIL = gz(Evil())
+
+@pytest.fixture
+def server():
+    s = Server()
+    yield s
+    s.close()
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    "A home folder of the test's own, and no waiting between tries"
+    h = tmp_path/'home'
+    h.mkdir()
+    for k in ('HOME', 'USERPROFILE'): monkeypatch.setenv(k, str(h))
+    waits = []
+    monkeypatch.setattr(data.time, 'sleep', waits.append)
+    h_ = type('Home', (), dict(path=h, archive=h/'.fastdownload'/'archive', waits=waits))
+    yield h_
+    assert not Path(os.environ['EVIL']).exists()
+
+def load(url, sha256=SHA, timeout=.5, retries=0, progress=False, **kw):
+    return data.get_data(url, sha256=sha256, timeout=timeout, retries=retries, progress=progress, **kw)
+
+def kept(home):
+    "What stands in the cache, the empty lock aside"
+    if not home.archive.exists(): return []
+    for p in home.archive.glob('*.lock'): assert p.stat().st_size == 0
+    return sorted(p.name for p in home.archive.iterdir() if p.suffix != '.lock')
+
+def one_error(e): return e.__cause__ is None and (e.__context__ is None or e.__suppress_context__)
+
+# ---- from a URL
+
+@pytest.mark.parametrize('way, says', [
+    ('gone', 'answers 404'), ('broken', 'answers 500'), ('truncated', 'closed before the whole file'), ('cut', 'not the file that was expected'),
+    ('corrupted', 'not the file that was expected'), ('silent', 'nothing came for 0.5 seconds'), ('stalls', 'nothing came for 0.5 seconds'),
+    ('nonsense', 'not http'), ('badlength', 'invalid literal')])
+def test_one_clear_error_nothing_left_and_the_next_try_works(server, home, way, says):
+    with pytest.raises(DataError, match=says) as e: load(server.url(way))
+    assert server.url(way) in str(e.value) and 'get_data() without an address' in str(e.value)
+    assert one_error(e.value)  # one error, not a chain of them
+    assert kept(home) == []
+    assert is_good(load(server.url('good')))
+    assert kept(home) == ['digits.pkl.gz']
+
+def test_hostile_pickle_with_the_right_hash(server, home):
+    with pytest.raises(DataError, match='not a safe file.*it asks for .*an array needs no such thing'): load(server.url('evil'), sha(EVIL))
+    assert kept(home) == []
+    assert is_good(load(server.url('good')))
+
+def test_wrong_hash_is_never_opened(server, home, monkeypatch):
+    monkeypatch.setattr(data, '_Unpickler', None)
+    monkeypatch.setattr(data.gzip, 'open', None)
+    with pytest.raises(DataError, match='not opened') as e: load(server.url('good'), '0'*64)
+    assert SHA in str(e.value) and '0'*64 in str(e.value) and kept(home) == []
+
+def test_good_is_cached_where_fastdownload_would(server, home):
+    from fastdownload.core import FastDownload, urldest
+    url = server.url('good')
+    for _ in range(3): assert is_good(load(url))
+    assert len(server.hits) == 1 and home.waits == []
+    assert urldest(url, FastDownload().arch_path()).read_bytes() == GOOD
+
+def test_cache_folder_of_fastdownloads_config(server, home, tmp_path):
+    (home.path/'.fastdownload').mkdir()
+    (home.path/'.fastdownload'/'config.ini').write_text(f"[DEFAULT]\narchive = {(tmp_path/'elsewhere').as_posix()}\ndata = data\n")
+    assert is_good(load(server.url('good')))
+    assert (tmp_path/'elsewhere'/'digits.pkl.gz').read_bytes() == GOOD and not home.archive.exists()
+
+def test_base(server, home, tmp_path):
+    assert is_good(load(server.url('good'), base=tmp_path/'base'))
+    assert (tmp_path/'base'/'archive'/'digits.pkl.gz').exists() and not any(home.path.iterdir())
+
+def test_hash_may_be_upper_case(server): assert is_good(load(server.url('good'), SHA.upper()))
+def test_redirect(server): assert is_good(load(server.url('redirect')))
+def test_query_is_no_part_of_the_name(server, home):
+    assert is_good(load(server.url('good', 'digits.pkl.gz?raw=true&x=1')))
+    assert kept(home) == ['digits.pkl.gz']
+
+@pytest.mark.parametrize('bad', [GOOD[:100], b'', GOOD + b'!', EVIL], ids=['short', 'empty', 'longer', 'evil'])
+def test_a_bad_file_in_the_cache_is_replaced(server, home, bad):
+    home.archive.mkdir(parents=True)
+    (home.archive/'digits.pkl.gz').write_bytes(bad)
+    assert is_good(load(server.url('good')))
+    assert (home.archive/'digits.pkl.gz').read_bytes() == GOOD and kept(home) == ['digits.pkl.gz']
+
+def test_a_bad_file_in_the_cache_is_removed(server, home):
+    home.archive.mkdir(parents=True)
+    (home.archive/'digits.pkl.gz').write_bytes(EVIL)
+    with pytest.raises(DataError): load(server.url('gone'))
+    assert kept(home) == []
+
+def test_retries_what_may_pass(server, home):
+    assert is_good(load(server.url('third'), retries=2))
+    assert len(server.hits) == 3 and home.waits == [.5, 1.] and kept(home) == ['digits.pkl.gz']
+
+def test_retries_a_truncated_body(server, home):
+    assert is_good(load(server.url('truncated_first'), retries=1))
+    assert len(server.hits) == 2
+
+def test_retries_are_counted(server, home):
+    with pytest.raises(DataError, match='503'): load(server.url('third'), retries=1)
+    assert len(server.hits) == 2
+
+@pytest.mark.parametrize('way, kw', [('gone', {}), ('evil', dict(sha256=sha(EVIL)))])
+def test_no_retry_of_what_will_not_pass(server, home, way, kw):
+    with pytest.raises(DataError) as e: load(server.url(way), retries=5, **kw)
+    assert len(server.hits) == 1 and home.waits == [] and not e.value.again
+
+def test_silence_ends_at_the_timeout(server):
+    start = time.perf_counter()
+    with pytest.raises(DataError): load(server.url('stalls'), timeout=.3)
+    assert time.perf_counter()-start < 5
+
+def test_connection_refused(server, home):
+    url = server.url('good')
+    server.close()
+    with pytest.raises(DataError, match='Check the address and the network') as e: load(url)
+    assert e.value.again and kept(home) == []
+
+@pytest.mark.parametrize('url', ['http://127.0.0.1:99999/x.gz', 'http://127.0.0.1:port/x.gz', 'http://a..b/x.gz', 'http:///x.gz', 'file:///no/such/x.gz'])
+def test_addresses_that_lead_nowhere(home, url):
+    with pytest.raises(DataError, match='Check the address') as e: load(url)
+    assert one_error(e.value) and kept(home) == []
+
+def test_no_network(home, monkeypatch):
+    import socket
+    def lookup(*a, **k): raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
+    monkeypatch.setattr(socket, 'getaddrinfo', lookup)
+    with pytest.raises(DataError, match='Name or service not known.*get_data\\(\\) without'): data.get_data(data.MNIST_URL, progress=False)
+    assert kept(home) == [] and len(home.waits) == 2
+
+def test_ctrl_c_leaves_nothing(server, home, monkeypatch):
+    def interrupt(*a): raise KeyboardInterrupt
+    monkeypatch.setattr(data._Progress, '__call__', interrupt)
+    with pytest.raises(KeyboardInterrupt): load(server.url('good'), progress=True)
+    assert kept(home) == []
+
+# ---- file://
+
+def test_file_url(tmp_path, home):
+    f = tmp_path/'mine.pkl.gz'
+    f.write_bytes(GOOD)
+    assert is_good(load(f.as_uri()))
+    assert kept(home) == ['mine.pkl.gz'] and f.read_bytes() == GOOD
+
+def test_file_url_missing_or_wrong(tmp_path, home):
+    f = tmp_path/'mine.pkl.gz'
+    with pytest.raises(DataError, match='there is no such file'): load(f.as_uri(), retries=3)
+    f.mkdir()
+    with pytest.raises(DataError): load(f.as_uri(), retries=3)
+    f.rmdir()
+    f.write_bytes(GOOD[:-1])
+    with pytest.raises(DataError, match='not the file that was expected'): load(f.as_uri())
+    assert kept(home) == []
+    f.write_bytes(GOOD)
+    assert is_good(load(f.as_uri()))
+
+# ---- arguments
+
+@pytest.mark.parametrize('url, kw', [
+    ('mnist.pkl.gz', {}), ('/tmp/mnist.pkl.gz', {}), ('ftp://127.0.0.1/x.pkl.gz', {}), ('', {}), ('http://127.0.0.1/?x', {}), ('file:///..', {}),
+    ('http://127.0.0.1/x', dict(sha256='abc')), ('http://127.0.0.1/x', dict(sha256='g'*64)),
+    ('http://127.0.0.1/x', dict(timeout=0)), ('http://127.0.0.1/x', dict(timeout=float('nan'))), ('http://127.0.0.1/x', dict(retries=-1))])
+def test_arguments_that_make_no_sense(url, kw):
+    with pytest.raises(ValueError, match='pass'): load(url, **kw)
+
+# ---- disks
+
+class Full(io.FileIO):
+    "A file on a disk with room for 1000 bytes"
+    def write(self, b):
+        super().write(b[:1000])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+def test_full_disk(server, home, monkeypatch):
+    import fastcore.net
+    monkeypatch.setattr(fastcore.net, 'open', Full, raising=False)
+    with pytest.raises(DataError, match="can't be used.*No space left.*Free space") as e: load(server.url('good'), retries=3)
+    assert len(server.hits) == 1 and kept(home) == [] and one_error(e.value)
+    monkeypatch.undo()
+    assert is_good(load(server.url('good'), base=home.path/'.fastdownload'))
+
+def test_folder_that_cannot_be_made(server, tmp_path):
+    (tmp_path/'file').write_text('in the way')
+    with pytest.raises(DataError, match="can't be used.*make it writable, or pass base"): load(server.url('good'), base=tmp_path/'file'/'fd')
+    assert server.hits == []
+    assert is_good(load(server.url('good'), base=tmp_path/'fd'))
+
+@pytest.mark.parametrize('what', ['mkdir', 'lock', 'replace'])
+def test_read_only_folder(server, home, monkeypatch, what):
+    "Root may write anywhere, so the refusal is made here"
+    import filelock
+    def refuse(*a, **k): raise OSError(errno.EROFS, 'Read-only file system', 'here')
+    with monkeypatch.context() as m:
+        if what == 'lock': m.setattr(filelock.FileLock, 'acquire', refuse)
+        else: m.setattr(Path, what, refuse)
+        with pytest.raises(DataError, match="can't be used.*Read-only file system.*make it writable"): load(server.url('good'))
+    assert kept(home) == []
+    assert is_good(load(server.url('good')))
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason="permissions don't bind root")
+def test_read_only_folder_for_real(server, home):
+    home.archive.mkdir(parents=True)
+    home.archive.chmod(0o555)
+    try:
+        with pytest.raises(DataError, match="can't be used"): load(server.url('good'))
+    finally: home.archive.chmod(0o755)
+    assert is_good(load(server.url('good')))
+
+def test_a_good_file_in_a_read_only_cache_is_read(server, home, monkeypatch):
+    import filelock
+    assert is_good(load(server.url('good')))
+    def refuse(*a, **k): raise OSError(errno.EROFS, 'Read-only file system')
+    monkeypatch.setattr(filelock.FileLock, 'acquire', refuse)
+    assert is_good(load(server.url('gone')))
+
+# ---- two at once
+
+SCRIPT = """
+import sys
+from notes import data
+ts = data.get_data(sys.argv[1], sha256=sys.argv[2], timeout=20)
+print([tuple(t.shape) for t in ts])
+"""
+def start(url): return subprocess.Popen([sys.executable, '-c', SCRIPT, url, SHA], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])})
+
+def test_two_processes_fetch_once(server, home):
+    ps = [start(server.url('slow')) for _ in range(2)]
+    outs = [p.communicate(timeout=120) for p in ps]
+    assert [p.returncode for p in ps] == [0, 0], outs
+    assert {o for o, _ in outs} == {'[(60, 784), (60,), (20, 784), (20,)]\n'}
+    assert len(server.hits) == 1 and kept(home) == ['digits.pkl.gz']
+    assert sum('bytes' in e for _, e in outs) == 1  # the one that fetched showed its progress
+
+def test_threads_fetch_once(server, home):
+    res, ts = [], []
+    for _ in range(4):
+        ts.append(threading.Thread(target=lambda: res.append(load(server.url('good'), timeout=10))))
+        ts[-1].start()
+    for t in ts: t.join(30)
+    assert len(res) == 4 and all(map(is_good, res)) and len(server.hits) == 1
+
+def test_a_killed_process_leaves_nothing_that_matters(server, home):
+    p = start(server.url('stalls'))
+    part = home.archive/'digits.pkl.gz.unchecked'
+    end = time.monotonic()+60
+    while not (part.exists() and part.stat().st_size) and time.monotonic() < end: threading.Event().wait(.02)
+    p.kill()
+    p.communicate()
+    assert part.exists()
+    assert is_good(load(server.url('good')))
+    assert kept(home) == ['digits.pkl.gz']
+
+# ---- progress
+
+@pytest.mark.parametrize('total', [-1, 0, 20_000_000])
+def test_progress_is_shown_but_does_not_flood(capsys, total):
+    show = data._Progress('digits')
+    for i in range(2442): show(i, 8192, total)
+    show.end()
+    out, err = capsys.readouterr()
+    assert out == '' and err.endswith('\n') and err.count('\r') < 20
+    assert '19,996,672' in err.split('\r')[-1] and ('[###################.]' in err) == (total > 0)
+
+@pytest.mark.parametrize('way', ['good', 'nolength'])
+def test_progress_of_a_download(server, capsys, way):
+    load(server.url(way), progress=True)
+    last = capsys.readouterr().err.split('\r')[-1]
+    assert last.startswith('digits.pkl.gz ') and last.endswith(' bytes\n')
+    assert (f'[{"#"*20}] {len(GOOD):,} of {len(GOOD):,} bytes' in last) == (way == 'good')
+    load(server.url(way), progress=True)
+    assert capsys.readouterr().err == ''  # the cache has it
+
+def test_progress_can_be_silent(server, capsys):
+    load(server.url('good'))
+    assert capsys.readouterr() == ('', '')
+
+# ---- pickles
+
+def read(raw): return data._array(data._Unpickler(io.BytesIO(raw), encoding='bytes').load())
+
+@pytest.mark.parametrize('dtype', ['f4', 'f8', 'u1', 'i4', 'i8', '>f4', '>i8'])
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL+1))
+def test_arrays_of_every_protocol(dtype, protocol):
+    a = np.arange(12).reshape(3, 4).astype(dtype)
+    b = read(pickle.dumps(a, protocol=protocol))
+    assert b.dtype == a.dtype and b.shape == a.shape and (b == a).all()
+
+def test_both_names_of_numpys_core():
+    raw = pickle.dumps(PARTS[0][0], protocol=2)
+    old = raw.replace(b'numpy._core', b'numpy.core')
+    for r in (old, old.replace(b'numpy.core', b'numpy._core')): assert (read(r) == PARTS[0][0]).all()
+
+def python2(a):
+    "`a` pickled as Python 2 did, its bytes in a string"
+    n = a.tobytes()
+    shape = b'(' + b''.join(b'M' + s.to_bytes(2, 'little') for s in a.shape) + b't'
+    return (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01" + shape +
+            b"cnumpy\ndtype\nU\x02" + a.dtype.str[1:].encode() + b"K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" +
+            len(n).to_bytes(4, 'little') + n + b"tb")
+
+def test_layout_as_python_2_wrote_it(server, home, monkeypatch):
+    raw = b'\x80\x02' + b''.join(python2(x) + python2(y) + b'\x86' for x, y in PARTS) + b'\x87.'
+    body = gzip.compress(raw)
+    assert (pickle.loads(raw, encoding='latin1')[1][0] == PARTS[1][0]).all()  # NumPy reads it the same way
+    server.good = lambda h: server.send(h, body)
+    assert is_good(load(server.url('good'), sha(body)))
+
+class Call:
+    def __init__(self, *res): self.res = res
+    def __reduce__(self): return self.res
+
+RECON = np.zeros(1).__reduce__()[0]
+def lie(dtype='O8', flags=0, shape=(1,), body=b'A'*8, sub=(None, None, None)):
+    "An array as NumPy would write it, with insides of our choice"
+    d = Call(np.dtype, (dtype, False, True), (3, '|', *sub, -1, -1, flags))
+    return Call(RECON, (np.ndarray, (0,), b'b'), (1, shape, d, False, body))
+
+HOSTILE = {
+    'os': Call(os.system, ('exit 1',)), 'eval': Call(eval, ('1+1',)), 'touch': Evil(), 'getattr': Call(getattr, ('a', 'upper')),
+    'import': Call(__import__, ('os',)), 'numpy function': Call(np.load, ('x',)), 'another codec': Call(pickle.codecs.encode, ('a', 'rot13')),
+    'call an array': Call(np.ndarray, ((4,), 'O')), 'objects': np.array([{}], dtype=object), 'strings': np.array(['a']), 'record': np.zeros(2, 'f4,f4'),
+    'bool': np.zeros((2, 784), bool), 'complex': np.zeros((2, 784), complex), 'dates': np.zeros(2, 'M8[s]'), 'fortran': np.asfortranarray(np.zeros((2, 784), 'f4')),
+    'pointers': lie(), 'flags': lie('f8', 1), 'short body': lie('f8', 0, (1000000,)), 'negative shape': lie('f8', 0, (-5,)), 'odd shape': lie('f8', 0, 'x'),
+    'subarray': lie('f8', sub=((np.dtype('f8'), (9,)), None, None)), 'no bytes': lie('f8', body=[1]),
+}
+@pytest.mark.parametrize('where', ['top', 'images', 'labels'])
+@pytest.mark.parametrize('name', HOSTILE)
+def test_hostile_pickles_end_in_one_sentence(tmp_path, name, where):
+    o, (x, y) = HOSTILE[name], PARTS[0]
+    layout = dict(top=o, images=((o, y), PARTS[1], PARTS[2]), labels=((x, o), PARTS[1], PARTS[2]))[where]
+    for protocol in (2, 4, 5):
+        f = tmp_path/'x.pkl.gz'
+        f.write_bytes(gz(layout, protocol))
+        with pytest.raises(DataError, match='not a safe file in the layout'): load(f.as_uri(), sha(f.read_bytes()))
+
+def test_unpickler_imports_nothing(monkeypatch):
+    raw = b'\x80\x02cantigravity\nx\n.'
+    with pytest.raises(pickle.UnpicklingError, match='antigravity.x'): data._Unpickler(io.BytesIO(raw)).load()
+    assert 'antigravity' not in sys.modules
+    for module, name in sorted(data._Unpickler.words):
+        got = data._Unpickler(io.BytesIO(b'')).find_class(module, name)
+        assert got(1, 2).args == (1, 2) and type(got(1, 2)) is data._Said
+
+def test_each_load_is_on_its_own():
+    "A pickle may set attributes on what it is given; the next one doesn't see them"
+    raw = b'\x80\x02cnumpy\ndtype\nN}U\x0c__defaults__K\x01\x85s\x86b.'
+    try: data._Unpickler(io.BytesIO(raw), encoding='latin1').load()
+    except Exception: pass
+    assert (read(pickle.dumps(PARTS[0][0], protocol=2)) == PARTS[0][0]).all()
+
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=5),
+                   st.sampled_from([PARTS[0][0], PARTS[0][1], PARTS[1][0], np.zeros((2, 784)), np.zeros((0, 784), 'f4'), np.zeros(784)]))
+NESTED = st.recursive(LEAVES, lambda s: st.one_of(st.lists(s, max_size=4), st.lists(s, max_size=4).map(tuple), st.dictionaries(st.text(max_size=3), s, max_size=3)),
+                      max_leaves=8)
+@settings(deadline=None, max_examples=150)
+@given(NESTED, st.integers(2, pickle.HIGHEST_PROTOCOL))
+def test_any_other_content_is_a_data_error(tmp_path_factory, o, protocol):
+    f = tmp_path_factory.mktemp('any')/'x.gz'
+    f.write_bytes(gz(o, protocol))
+    try: ts = data._open(f, sha(f.read_bytes()), 'here')
+    except DataError: return
+    for x, y in (ts[:2], ts[2:]): assert x.dtype == torch.float32 and x.shape == (len(y), 784) and y.dtype == torch.int64
+
+@pytest.mark.parametrize('body', [b'', b'no gzip', gzip.compress(b''), gzip.compress(b'\x80'), GOOD[:1000], gzip.compress(gzip.decompress(GOOD)[:-1])])
+def test_cut_or_no_gzip(tmp_path, body):
+    f = tmp_path/'x.gz'
+    f.write_bytes(body)
+    with pytest.raises(DataError, match='not a safe file in the layout'): load(f.as_uri(), sha(body))
+
+# ---- the file in the package
+
+def test_packaged():
+    x, y, xv, yv = ts = data.get_data()
+    assert [tuple(t.shape) for t in ts] == [(50_000, 784), (50_000,), (10_000, 784), (10_000,)]
+    assert [t.dtype for t in ts] == [torch.float32, torch.int64]*2
+    assert f'{x.double().mean():.4f} {x.double().std():.4f}' == '0.1304 0.3073'
+    assert 0 <= min(x.min(), xv.min()) and max(x.max(), xv.max()) == 255/256
+    assert y.unique().tolist() == yv.unique().tolist() == list(range(10)) and y[:5].tolist() == [5, 0, 4, 1, 9]
+    assert torch.equal(x*256, (x*256).round())
+    assert all(t.is_contiguous() and t.untyped_storage().nbytes() == t.numel()*t.element_size() for t in ts)  # none drags the others along
+
+def test_packaged_is_fresh_each_time_and_fast():
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        a = data.get_data()
+        times.append(time.perf_counter()-start)
+        assert a[0][0].sum() > 1
+        a[0].zero_()  # what one caller does to it, the next doesn't see
+    assert min(times) < 1
+
+def test_packaged_file():
+    f = ROOT/'notes'/'mnist.npz'
+    assert f.stat().st_size < 10_000_000 and sha(f.read_bytes()) == data._NPZ_SHA256
+    lic = (ROOT/'notes'/'mnist.LICENSE').read_text(encoding='utf-8')
+    for word in ('CC BY-SA 3.0', 'LeCun', 'Cortes', data.MNIST_URL, data.MNIST_SHA256, 'What was changed'): assert word in lic
+
+@pytest.mark.parametrize('damage', [lambda b: b[:-1], lambda b: b[:5_000_000]+bytes([b[5_000_000] ^ 1])+b[5_000_001:], lambda b: b'', lambda b: b+b'!'])
+def test_packaged_file_damaged(tmp_path, damage, monkeypatch):
+    f = tmp_path/'mnist.npz'
+    f.write_bytes(damage((ROOT/'notes'/'mnist.npz').read_bytes()))
+    monkeypatch.setattr(data, 'files', lambda _: tmp_path)
+    monkeypatch.setattr(data.np, 'load', None)
+    with pytest.raises(DataError, match='mnist.npz is damaged. Install foundation-notes again'): data.get_data()
+    f.unlink()
+    with pytest.raises(DataError, match="can't be read.*Install foundation-notes again"): data.get_data()
+
+def run(code, **env):
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120, cwd=env.pop('cwd', None),
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONDONTWRITEBYTECODE': '1', **env})
+
+def test_import_writes_nothing_and_loads_little(tmp_path, home):
+    (tmp_path/'cwd').mkdir()
+    r = run("import sys; from notes.data import *; get_data(); print({'matplotlib','fastdownload','filelock','numba'} & ({*sys.modules} - before))"
+            .replace('import sys;', 'import sys, torch; before = {*sys.modules};'), cwd=tmp_path/'cwd')
+    assert r.stdout == 'set()\n', r.stderr
+    assert not any(home.path.rglob('*')) and not any((tmp_path/'cwd').iterdir())
+
+@pytest.mark.skipif(sys.platform == 'win32', reason="needs the resource module")
+def test_memory():
+    r = run("import resource as r, sys; from notes.data import get_data\n"
+            "peak = lambda: r.getrusage(r.RUSAGE_SELF).ru_maxrss*(1 if sys.platform=='darwin' else 1024)\n"
+            "before = peak(); ts = get_data(); print((peak()-before)/sum(t.numel()*t.element_size() for t in ts))")
+    assert float(r.stdout) < 2, r
+
+def test_errors_hold_without_asserts():
+    r = run("import torch; from notes.data import *\n"
+            "for f in (lambda: get_data('x'), lambda: show_image(torch.zeros(783)), lambda: show_images([])):\n"
+            "    try: f(); print('no error')\n"
+            "    except ValueError as e: print('pass' in str(e))", PYTHONOPTIMIZE='1', MPLBACKEND='agg')
+    assert r.stdout == 'True\nTrue\nTrue\n', r
+
+# ---- tools/mnist.py
+
+def test_the_archive_can_be_made_again():
+    spec = importlib.util.spec_from_file_location('mnist_tool', ROOT/'tools'/'mnist.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    x, y, xv, yv = data.get_data()
+    few = tool.archive(x[:100], y[:100], xv[:10], yv[:10])
+    with np.load(io.BytesIO(few), allow_pickle=False) as d:
+        assert (d['images'].reshape(-1, 784) == (torch.cat([x[:100], xv[:10]])*256).numpy()).all() and (d['labels'][100:] == yv[:10].numpy()).all()
+    if 'ng' in zlib.ZLIB_RUNTIME_VERSION: pytest.skip("this Python's zlib packs otherwise")
+    assert sha(tool.archive(x, y, xv, yv)) == data._NPZ_SHA256
+
+# ---- pictures
+
+@pytest.fixture
+def plt():
+    import matplotlib
+    matplotlib.use('agg')
+    import matplotlib.pyplot as plt
+    yield plt
+    plt.close('all')
+
+@pytest.mark.parametrize('im, shape', [(torch.arange(784.), (28, 28)), (torch.arange(12.).view(3, 4), (3, 4)), (torch.rand(1, 5, 6), (5, 6)), (torch.rand(3, 5, 6), (5, 6, 3)),
+                                       (torch.rand(4, 5, 6), (5, 6, 4)), (np.arange(9), (3, 3)), ([[0, 1], [2, 3]], (2, 2)), (torch.rand(4, 9).t(), (9, 4)),
+                                       (torch.rand(18)[::2].requires_grad_(), (3, 3)), (torch.ones(2, 2, dtype=torch.bool), (2, 2))])
+def test_show_image(plt, im, shape):
+    ax = data.show_image(im, title='t')
+    got = ax.images[0].get_array()
+    assert got.shape == shape and ax.get_title() == 't' and not ax.axison
+    want = torch.as_tensor(im).detach() if not isinstance(im, torch.Tensor) else im.detach()
+    want = want.permute(1, 2, 0) if len(shape) == 3 else want.reshape(shape)
+    assert np.allclose(got, want.numpy())
+
+def test_show_image_passes_on(plt):
+    ax = plt.subplots()[1]
+    assert data.show_image(torch.rand(4, 4), ax, cmap='viridis', vmin=-1, vmax=2) is ax
+    assert ax.images[0].get_cmap().name == 'viridis' and ax.images[0].get_clim() == (-1, 2)
+    assert data.show_image(torch.rand(4, 4)).images[0].get_cmap().name == 'gray_r'
+
+@pytest.mark.parametrize('shape', [(783,), (0,), (), (2, 28, 28), (1, 1, 28, 28), (0, 5), (5, 5, 3), (1, 0, 3)])
+def test_what_is_no_image(plt, shape):
+    with pytest.raises(ValueError, match='is no image: pass') as e: data.show_image(torch.zeros(shape))
+    assert str(tuple(shape)) in str(e.value)
+    with pytest.raises(ValueError, match='is no image'): data.show_images([torch.zeros(4), torch.zeros(shape)])
+    assert plt.get_fignums() == []  # refused before anything is drawn
+
+def test_show_images(plt):
+    fig = data.show_images(torch.rand(7, 16), titles=torch.arange(7), ncols=3, size=.5)
+    assert len(fig.axes) == 9 and [a.get_title() for a in fig.axes] == [*'0123456', '', ''] and fig.get_size_inches()[0] == 1.5
+    assert [len(a.images) for a in fig.axes] == [1]*7+[0]*2 and not any(a.axison for a in fig.axes)
+    assert len(data.show_images([torch.rand(4), np.zeros((2, 3))]).axes) == 2
+    assert data.show_images(torch.rand(1, 4, 4), titles=['é']).axes[0].get_title() == 'é'
+
+def test_show_images_errors(plt):
+    for args, kw in (((torch.rand(3, 4), [1, 2]), {}), (([],), {}), ((torch.rand(3, 4),), dict(ncols=0))):
+        with pytest.raises(ValueError, match='pass'): data.show_images(*args, **kw)

@@ -1,0 +1,219 @@
+"The matmul rungs, broadcast_shapes and einsum against torch's, over random shapes and strides"
+import subprocess, sys
+import numpy as np, pytest, torch
+from hypothesis import example, given, settings, strategies as st
+from notes import matmul as mm
+
+ON_TENSORS = [mm.matmul_loops, mm.matmul_numba, mm.matmul_elementwise, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, mm.matmul_blocked]
+FAST = [mm.matmul_numba, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, mm.matmul_blocked]
+TOL = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-11, atol=1e-11)}
+quick = settings(deadline=None, max_examples=40)
+
+def matrix(m, n, layout, dtype, seed):
+    "A random matrix that lies in memory in one of several ways"
+    g = torch.Generator().manual_seed(seed)
+    def r(*s): return torch.randn(*s, generator=g, dtype=dtype)
+    return {'plain': lambda: r(m,n), 'transposed': lambda: r(n,m).t(), 'columns': lambda: r(m,2*n)[:,::2], 'rows': lambda: r(3*m,n)[::3],
+            'inside': lambda: r(m+2,n+3)[1:m+1,2:n+2], 'row expanded': lambda: r(n).expand(m,n), 'column expanded': lambda: r(m,1).expand(m,n),
+            'one number': lambda: r(1,1).expand(m,n)}[layout]()
+
+layouts = st.sampled_from(['plain','transposed','columns','rows','inside','row expanded','column expanded','one number'])
+dtypes = st.sampled_from([torch.float32, torch.float64])
+
+def check(f, a, b):
+    a0, b0, res, want = a.clone(), b.clone(), f(a,b), a@b
+    assert res.dtype == want.dtype and res.shape == want.shape
+    torch.testing.assert_close(res, want, **TOL[a.dtype])
+    assert torch.equal(a,a0) and torch.equal(b,b0), "the operands were changed"
+
+@quick
+@given(st.integers(0,4), st.integers(0,5), st.integers(0,4), layouts, layouts, dtypes, st.integers(0,99))
+@example(0, 3, 2, 'plain', 'plain', torch.float32, 0)
+@example(2, 0, 3, 'plain', 'plain', torch.float32, 0)
+@example(2, 3, 0, 'plain', 'plain', torch.float64, 0)
+@example(0, 0, 0, 'plain', 'plain', torch.float64, 0)
+def test_every_rung(m, k, n, la, lb, dtype, seed):
+    a, b = matrix(m,k,la,dtype,seed), matrix(k,n,lb,dtype,seed+1)
+    for f in ON_TENSORS: check(f, a, b)
+    res = mm.matmul_lists(a.tolist(), b.tolist())
+    if k: torch.testing.assert_close(torch.tensor(res, dtype=dtype).reshape(m,n), a@b, **TOL[dtype])
+    else: assert len(res) == m  # a list without rows can't say how many columns it has
+
+@quick
+@given(st.integers(0,70), st.integers(0,300), st.integers(0,90), layouts, layouts, dtypes, st.integers(0,99))
+def test_larger(m, k, n, la, lb, dtype, seed):
+    for f in FAST: check(f, matrix(m,k,la,dtype,seed), matrix(k,n,lb,dtype,seed+1))
+
+@pytest.mark.parametrize('dtype,tile', [('float32',(64,14,2)), ('float32',(32,6,2)), ('float32',(16,8,3)), ('float64',(32,6,2)), ('float64',(16,6,2))])
+def test_blocked_for_every_processor(dtype, tile):
+    "The tiles of other processors are right on this one, with blocks so small that all edges meet"
+    nr = tile[0]//np.dtype(dtype).itemsize*tile[2]
+    f = mm._blocked(dtype, *tile, kc=7, mc=2, nc=2*nr)
+    rng = np.random.default_rng(0)
+    for m in (1, tile[1]-1, tile[1], tile[1]+1, 3*tile[1]+2):
+        for n in (1, nr-1, nr, nr+1, 4*nr+3):
+            for k in (1, 7, 8, 20):
+                a, b, c = rng.standard_normal((m,k)).astype(dtype), rng.standard_normal((k,n)).astype(dtype), np.ones((m,n), dtype)
+                f(a, b, c)
+                np.testing.assert_allclose(c, a@b+1, rtol=1e-3, atol=1e-4 if dtype=='float32' else 1e-12)
+
+@pytest.mark.parametrize('m,k,n', [(225,257,1025), (14,600,32), (449,3,2049), (1,2000,1)])
+def test_blocked_beyond_its_blocks(m, k, n):
+    for dtype in (torch.float32, torch.float64):
+        a, b = matrix(m,k,'plain',dtype,0), matrix(k,n,'transposed',dtype,1)
+        torch.testing.assert_close(mm.matmul_blocked(a,b), a@b, rtol=1e-3, atol=1e-3 if dtype==torch.float32 else 1e-10)
+
+def test_blocked_keeps_what_is_not_finite():
+    a, b = torch.randn(17,40), torch.randn(40,35)
+    a[3,5], b[7,9], a[16,0] = float('inf'), float('nan'), float('-inf')
+    torch.testing.assert_close(mm.matmul_blocked(a,b), a@b, equal_nan=True, rtol=1e-4, atol=1e-4)
+
+@pytest.mark.parametrize('f', [f for f in ON_TENSORS if f not in (mm.matmul_numba, mm.matmul_blocked)])
+def test_whole_numbers(f):
+    a, b = torch.arange(6).view(2,3), torch.arange(12).view(3,4)
+    assert torch.equal(f(a,b), a@b) and f(a,b).dtype == torch.int64
+    assert torch.equal(f(a.int(),b.int()), (a@b).int())
+
+def test_gradients_go_through():
+    for f in (mm.matmul_elementwise, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, lambda a,b: mm.einsum('ik,kj->ij', a, b)):
+        a, b = torch.randn(3,4,dtype=torch.float64,requires_grad=True), torch.randn(4,2,dtype=torch.float64,requires_grad=True)
+        assert torch.autograd.gradcheck(f, (a,b))
+
+BAD_SHAPES = [((2,3),(2,3)), ((3,),(3,2)), ((2,3),(3,)), ((),(2,2)), ((1,2,3),(3,2)), ((0,3),(2,2)), ((2,0),(1,2))]
+
+@pytest.mark.parametrize('f', ON_TENSORS)
+@pytest.mark.parametrize('sa,sb', BAD_SHAPES)
+def test_shapes_that_do_not_fit(f, sa, sb):
+    with pytest.raises(ValueError) as e: f(torch.ones(sa), torch.ones(sb))
+    assert str(tuple(sa)) in str(e.value) and str(tuple(sb)) in str(e.value)
+
+@pytest.mark.parametrize('f', ON_TENSORS)
+def test_dtypes_that_do_not_fit(f):
+    with pytest.raises(ValueError, match='float32.*float64'): f(torch.ones(2,2), torch.ones(2,2).double())
+
+@pytest.mark.parametrize('f', [mm.matmul_numba, mm.matmul_blocked])
+@pytest.mark.parametrize('dtype', [torch.int64, torch.float16, torch.bfloat16, torch.bool, torch.complex64])
+def test_dtypes_that_the_kernels_do_not_take(f, dtype):
+    with pytest.raises(ValueError, match=str(dtype)): f(torch.ones(2,2).to(dtype), torch.ones(2,2).to(dtype))
+
+def test_lists():
+    assert mm.matmul_lists([], [[1,2]]) == []
+    assert mm.matmul_lists([[],[]], []) == [[],[]]
+    assert mm.matmul_lists([[1,2]], [[3],[4]]) == [[11]]
+    with pytest.raises(ValueError, match=r'\(1, 2\) and \(1, 1\)'): mm.matmul_lists([[1,2]], [[3]])
+    with pytest.raises(ValueError, match='different lengths'): mm.matmul_lists([[1,2],[3]], [[1],[2]])
+    with pytest.raises(ValueError, match='different lengths'): mm.matmul_lists([[1,2]], [[1],[2,3]])
+
+def test_frobenius_norm():
+    assert mm.frobenius_norm(torch.tensor([[1.,2,3],[4,5,6],[7,7,8]])).item() == pytest.approx(253**.5, rel=1e-6)
+    for s in ((3,4),(0,4),(5,),(),(2,3,4)):
+        x = torch.randn(s, dtype=torch.float64)
+        torch.testing.assert_close(mm.frobenius_norm(x), x.norm())
+
+# broadcasting
+
+def attempt(f, *args):
+    try: return tuple(f(*args))
+    except (ValueError, RuntimeError): return 'error'
+
+shapes = st.lists(st.sampled_from([0,1,1,2,3]), max_size=5).map(tuple)
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(shapes, max_size=4))
+@example([])
+@example([()])
+@example([(0,),(1,)])
+@example([(0,),(3,)])
+@example([(256,256,3),(3,)])
+@example([(3,256,256),(3,)])
+@example([(8,1,6),(7,1)])
+def test_broadcast_shapes(shapes):
+    want, res = attempt(torch.broadcast_shapes, *shapes), attempt(mm.broadcast_shapes, *shapes)
+    assert res == want
+    if shapes and res != 'error': assert res == sum(torch.zeros(s) for s in shapes).shape
+
+def test_broadcast_shapes_takes_torch_sizes_and_names_what_fails():
+    assert mm.broadcast_shapes(torch.zeros(2,1).shape, torch.zeros(3).shape) == (2,3)
+    with pytest.raises(ValueError, match=r'\(2, 3\).*\(2,\).*\[2, 3\]'): mm.broadcast_shapes((2,3), (2,))
+
+# einsum
+
+@st.composite
+def specs(draw):
+    "A spec and its operands, in random layouts"
+    letters = draw(st.sampled_from(['abcd','ijkl','Aazb']))
+    size = {l: draw(st.sampled_from([0,1,2,2,3,3,4])) for l in letters}
+    ins = draw(st.lists(st.text(letters, max_size=4), min_size=1, max_size=3))
+    used = sorted(set(''.join(ins)))
+    spec = draw(st.sampled_from([',',', '])).join(ins)
+    if draw(st.integers(0,4)):
+        out = draw(st.lists(st.sampled_from(used), unique=True)) if used else []
+        spec += draw(st.sampled_from(['->',' -> ']))+''.join(out)
+    g = torch.Generator().manual_seed(draw(st.integers(0,99)))
+    ts = []
+    for i in ins:
+        t = torch.randn([size[l] for l in i], generator=g, dtype=torch.float64)
+        kind = draw(st.sampled_from(['plain','reversed','sliced','expanded']))
+        back = tuple(reversed(range(t.ndim)))
+        if kind=='reversed': t = t.permute(back).contiguous().permute(back)
+        if kind=='sliced': t = torch.stack((t,torch.full_like(t,7)), -1)[...,0]
+        if kind=='expanded' and t.ndim and t.shape[0]: t = t[:1].expand_as(t)
+        ts.append(t)
+    return spec, ts
+
+@settings(deadline=None, max_examples=400)
+@given(specs())
+def test_einsum(spec_ts):
+    spec, ts = spec_ts
+    res, want = mm.einsum(spec, *ts), torch.einsum(spec, *ts)
+    assert res.shape == want.shape and res.dtype == want.dtype
+    torch.testing.assert_close(res, want, rtol=1e-10, atol=1e-10)
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.int64, torch.int32])
+def test_einsum_keeps_the_dtype(dtype):
+    a, b = torch.arange(6).view(2,3).to(dtype), torch.arange(12).view(3,4).to(dtype)
+    res = mm.einsum('ik,kj', a, b)
+    assert res.dtype == dtype and torch.equal(res, torch.einsum('ik,kj', a, b))
+
+def test_einsum_gives_new_memory():
+    a = torch.ones(2,3)
+    mm.einsum('ij->ij', a).zero_()
+    assert torch.equal(a, torch.ones(2,3))
+
+@pytest.mark.parametrize('spec,shapes,says', [
+    ('ik,kj->ij', [(2,3),(4,5)], 'k is 3 in one place and 4 in another'), ('ii->i', [(2,3)], 'i is 2 in one place and 3 in another'),
+    ('ik,kj->ij', [(2,1),(4,5)], 'k is 1 in one place and 4 in another'),
+    ('ij->', [(2,)], r"'ij' names 2 axes, and its operand has shape \(2,\)"), ('i,j', [(2,)], '2 operands, and 1'), ('i', [(2,),(3,)], '1 operands, and 2'),
+    ('ij->ik', [(2,3)], 'no operand has k'), ('ij->ii', [(2,3)], 'twice'), ('...i->i', [(2,3)], 'only letters'), ('i->i->i', [(2,)], 'only letters'),
+    ('i->i,', [(2,)], 'only letters'), ('i1->i', [(2,3)], 'only letters'), ('é->é', [(2,)], 'only letters')])
+def test_einsum_errors(spec, shapes, says):
+    with pytest.raises(ValueError, match=says): mm.einsum(spec, *(torch.ones(s) for s in shapes))
+
+def test_einsum_dtypes():
+    with pytest.raises(ValueError, match='float32, torch.float64 differ'): mm.einsum('i,i', torch.ones(2), torch.ones(2).double())
+
+OPTIMISED = '''
+import torch
+from notes import matmul as mm
+assert False, "-O is not on"
+def must(f, *args, says):
+    try: f(*args)
+    except ValueError as e:
+        if all(s in str(e) for s in says): return
+        raise SystemExit(f"{f.__name__} says: {e}")
+    raise SystemExit(f"{f.__name__} does not complain")
+a, b = torch.ones(2,3), torch.ones(4,5)
+for f in (mm.matmul_loops, mm.matmul_numba, mm.matmul_elementwise, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, mm.matmul_blocked):
+    must(f, a, b, says=("(2, 3)","(4, 5)"))
+    must(f, a, b[:3].double(), says=("float32","float64"))
+must(mm.matmul_lists, a.tolist(), b.tolist(), says=("(2, 3)","(4, 5)"))
+must(mm.broadcast_shapes, (2,3), (4,5), says=("(2, 3)","(4, 5)"))
+must(mm.einsum, 'ik,kj->ij', a, b, says=("(2, 3)","(4, 5)"))
+import sys
+if 'numba' in sys.modules or 'matplotlib' in sys.modules: raise SystemExit("loaded although nothing needed it")
+'''
+
+def test_errors_under_python_O():
+    "An assert is dropped by `python -O`; these errors are not. Nor does a refused call load numba"
+    r = subprocess.run([sys.executable, '-O', '-c', OPTIMISED], capture_output=True, text=True, timeout=120)
+    assert r.returncode == 0, r.stdout+r.stderr

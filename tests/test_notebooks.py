@@ -1,0 +1,285 @@
+"The notebooks: in sync with the package, outputs that a fresh run gives again, and the house's rules"
+import base64, io, json, os, re, shutil, subprocess, sys
+import nbformat, pytest
+from PIL import Image, ImageDraw
+import lint, outputs
+from project import PATHS, ROOT, none, read, runner
+
+FRESH = ROOT/'_build'/'nbs'
+each = pytest.mark.parametrize('path', PATHS, ids=lambda p: p.stem)
+
+# In sync, clean ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    "A copy of the project, its modules written afresh from its notebooks, and the notebooks cleaned"
+    d = tmp_path_factory.mktemp('export')
+    shutil.copytree(ROOT/'nbs', d/'nbs', ignore=shutil.ignore_patterns('.ipynb_checkpoints', '__pycache__'))
+    (d/'notes').mkdir()
+    for f in [ROOT/'notes'/'__init__.py', *(p for p in ROOT.iterdir() if p.suffix in ('.toml', '.ini', '.md') or p.name == 'setup.py')]: shutil.copy(f, d/f.relative_to(ROOT))
+    sh = lambda module, name: subprocess.run([sys.executable, '-c', f'from nbdev.{module} import {name}; {name}()'], cwd=d, check=True, env={**os.environ, 'PYTHONPATH': str(d)})
+    sh('doclinks', 'nbdev_export')
+    sh('clean', 'nbdev_clean')
+    return d
+
+def test_modules_are_the_notebooks_exports(exported):
+    fresh, here = ({p.name: p.read_bytes() for p in (d/'notes').glob('*.py')} for d in (exported, ROOT))
+    none(sorted(here.keys() - fresh.keys()), "Stale modules in notes/, which no notebook exports: delete them")
+    none(sorted(n for n in fresh if fresh[n] != here.get(n)), "Modules in notes/ that are not what the notebooks export: run `make export` (and make changes in nbs/)")
+
+@each
+def test_clean(exported, path):
+    if (exported/'nbs'/path.name).read_bytes() != path.read_bytes(): none([path.name], "nbdev-clean changes this notebook: run `.venv/bin/nbdev-clean`")
+
+def test_one_module_each():
+    "Two notebooks with one `default_exp` would overwrite each other in silence"
+    mods = [(runner.module_of(read(p)), p.name) for p in PATHS]
+    none([n for m, n in mods if not m], "Notebooks without `#| default_exp`")
+    none([f"{n}: {m}" for m, n in mods if [k for k, _ in mods].count(m) > 1], "Notebooks that export one module")
+    none([f"{p.name}: {d}" for p in PATHS for c in read(p).cells if c.cell_type == 'code' for k, d in outputs.directives(c.source).items() if k in ('export', 'exports', 'exporti') and d],
+         "Exports into another notebook's module")
+
+if os.environ.get('CI') and (ROOT/'.git').exists():  # `make` exports before the tests run: in CI that must have changed nothing
+    def test_checkout_is_as_committed():
+        none(subprocess.run(['git', 'status', '--porcelain', '--', 'nbs', 'notes'], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines(),
+             "Export and clean change what is committed: run `make export`, and commit")
+
+# Stored outputs are fresh ones --------------------------------------------------------------------------------------------
+
+@each
+def test_stored_outputs(path):
+    fresh, cache = FRESH/path.name, ROOT/'_build'/'cache'/f'{path.stem}.json'
+    if not (fresh.exists() and cache.exists() and json.loads(cache.read_text(encoding='utf-8'))['key'] == runner.key(path)):
+        none([path.name], "No fresh run, or an older one than the code, the modules or the pinned versions: `make run` first")
+    none(outputs.differences(read(path), read(fresh)), f"{path.name}: the stored outputs are not those of a fresh run; `make store` stores them")
+
+def test_no_run_left_over():
+    none(sorted(p.name for p in FRESH.glob('*.ipynb') if not (ROOT/'nbs'/p.name).exists()), "_build/nbs has runs of notebooks that are gone: `make clean`")
+
+# The runner ---------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def run_cells(tmp_path, monkeypatch):
+    "Runs a notebook of the given cells as `make run` does; returns the seconds it took, None where it was up to date"
+    monkeypatch.setattr(runner, 'NBS', tmp_path/'nbs')
+    monkeypatch.setattr(runner, 'BUILD', tmp_path/'_build')
+    (tmp_path/'nbs').mkdir()
+    def f(*sources):
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s, id=f'c{i}') for i, s in enumerate(sources)])
+        path = tmp_path/'nbs'/'00_x.ipynb'
+        nbformat.write(nb, path)
+        return runner.run(path, lambda: None)
+    f.fresh = tmp_path/'_build'/'nbs'/'00_x.ipynb'
+    return f
+
+def test_run_is_kept_until_the_code_changes(run_cells):
+    assert run_cells('x = 1', 'x+1') and run_cells('x = 1', 'x+1') is None
+    assert read(run_cells.fresh).cells[1].outputs[0].data['text/plain'] == '2'
+    assert run_cells('x = 1', 'x+2')
+    assert read(run_cells.fresh).cells[1].outputs[0].data['text/plain'] == '3'
+
+def test_failing_cell_is_shown(run_cells):
+    with pytest.raises(runner.CellFailed) as e: run_cells('x = 0', 'y = 1\n1/x')
+    for part in ('00_x.ipynb', 'cell 2', 'id c1', 'y = 1\n1/x', 'ZeroDivisionError: division by zero'): assert part in str(e.value)
+    assert not run_cells.fresh.exists()
+
+def test_no_network(run_cells):
+    "Neither by address nor by name; the machine itself may be asked"
+    tries = 'import socket\ndef f(*a):\n    try: socket.create_connection(a, timeout=5)\n    except OSError as e: return str(e)\n'
+    run_cells(tries, 'f("192.0.2.1", 80)', 'f("example.com", 80)', 's = socket.create_server(("127.0.0.1", 0))\nf(*s.getsockname())')
+    said = [c.outputs[0].data['text/plain'] if c.outputs else None for c in read(run_cells.fresh).cells]
+    assert 'without a network' in said[1] and 'without a network' in said[2] and said[3] is None
+
+# The house's rules --------------------------------------------------------------------------------------------------------
+
+@each
+@pytest.mark.parametrize('rule', lint.RULES, ids=lambda r: r.__name__)
+def test_rules(path, rule): none(lint.broken(read(path), path, [rule]), f"{path.name}: {rule.__doc__}")
+
+@each
+def test_exports_are_shown(path):
+    "Every exported name is used in the notebook, in a cell other than the one that defines it"
+    nb = read(path)
+    module = (ROOT/'notes'/f'{runner.module_of(nb)}.py').read_text(encoding='utf-8')
+    names = re.search(r'__all__ = \[(.*?)\]', module, re.S)
+    cells = [c.source for c in nb.cells if c.cell_type == 'code']
+    none([n for n in re.findall(r"'(\w+)'", names[1] if names else '')
+          if not any(re.search(rf'\b{n}\b', s) and not re.search(rf'^(def|class) {n}\b|^{n} *=', s, re.M) for s in cells)], f"{path.name}: exported and never used")
+
+# The comparison can fail --------------------------------------------------------------------------------------------------
+
+def stream(text, name='stdout'): return nbformat.v4.new_output('stream', text=text, name=name)
+def result(**data): return nbformat.v4.new_output('execute_result', data={k.replace('_', '/'): v for k, v in data.items()})
+def png(draw, size=(320, 240)):
+    im = Image.new('RGB', size, 'white')
+    draw(ImageDraw.Draw(im))
+    buf = io.BytesIO()
+    im.save(buf, 'png')
+    return base64.b64encode(buf.getvalue()).decode()
+def curve(dy=0, **k): return png(lambda d: d.line([(x, 120 + dy + (x*37 % 80)) for x in range(20, 300, 20)], fill='black', width=2), **k)
+def notebook(*outs, source='1', kind='code'):
+    c = nbformat.v4.new_code_cell(source, outputs=list(outs)) if kind == 'code' else nbformat.v4.new_markdown_cell(source)
+    c.id = 'a1'
+    return nbformat.v4.new_notebook(cells=[c])
+def diff(a, b, source='1'): return outputs.differences(notebook(a, source=source), notebook(b, source=source))
+
+TEXTS = dict(tensor='tensor([-0.0058,  0.9924])', count='50,000 images of 784 pixels', name="'kaiming_uniform'", norm='15.9060', small='2.5e-05',
+             table='<table><tr><td>row</td><td>0.1304</td></tr></table>', item='1.2345678806304932')
+
+@pytest.mark.parametrize('kind', ['text_plain', 'text_html', 'text_markdown', 'stream'])
+@pytest.mark.parametrize('a,b', [
+    (TEXTS['tensor'], 'tensor([-0.0057,  0.9924])'), (TEXTS['tensor'], 'tensor([ 0.0058,  0.9924])'), (TEXTS['tensor'], 'tensor([-0.0058,  0.9926])'),
+    (TEXTS['tensor'], 'tensor([-0.0058])'), (TEXTS['count'], '50,001 images of 784 pixels'), (TEXTS['count'], '50,000 images of 785 pixels'), (TEXTS['count'], '50,000 pictures of 784 pixels'),
+    (TEXTS['name'], "'kaiming_normal'"), (TEXTS['norm'], '15.9090'), (TEXTS['norm'], '15.9960'), (TEXTS['small'], '3.5e-05'), (TEXTS['small'], '2.5e-04'),
+    (TEXTS['table'], TEXTS['table'].replace('0.1304', '0.1307')), (TEXTS['table'], TEXTS['table'].replace('row', 'column')), (TEXTS['item'], '1.2349678806304932'),
+    ('True', 'False'), ('x', ''), ('0.1', 'nan'), ('< 1e-6', '> 1e-6')])
+def test_changed_text_is_caught(kind, a, b):
+    out = stream if kind == 'stream' else lambda t: result(**{kind: t})
+    assert diff(out(a), out(b)) and diff(out(b), out(a))
+    assert not diff(out(a), out(a))
+
+@pytest.mark.parametrize('a,b', [
+    ('1.23456780', '1.23456801'), ('0.9924', '0.9923'), ('tensor([1., 2.])', 'tensor([1.0000, 2.0000])'), ('3e-9', '7e-10'), ('tensor([ 0.0000])', 'tensor([-0.0000])'),
+    ('<function f at 0x7f0012345678>', '<function f at 0x7f99abcdef01>'), ('/home/a/notes/x.py', '/tmp/b c/../d/notes/x.py'.replace('b c/../', '')), ('/tmp/tmpab12cd34/x', '/var/tmp/tmpzz99yy88/x'),
+    ('10%\r50%\r100%', '20%\r100%')])
+def test_harmless_difference_is_none(a, b):
+    assert not diff(stream(a), stream(b)) and not diff(result(text_plain=b), result(text_plain=a))
+
+@pytest.mark.parametrize('a,b', [('12.3 µs ± 4.5 ns per loop, 10,000 loops', '1.2 ms ± 300 µs per loop, 100 loops'), ('| a | 3 GFLOP/s | 75,000× |', '| a | 12.34 GFLOP/s | 9× |')])
+def test_masks(a, b):
+    numbers = '#| varies: numbers\ntimeit(f)'
+    assert diff(stream(a), stream(b)) and not diff(stream(a), stream(b), numbers)
+    assert diff(stream(a), stream(b.replace('loop', 'turn').replace('a', 'b')), numbers), "words still count"
+    assert diff(stream(a), stream(b.replace('12.34', '').replace('300', '')), numbers), "a number must be there"
+    assert not diff(stream('anything'), stream('else'), '#| varies: text\nf()') and diff(stream('anything'), stream(''), '#| varies: text\nf()')
+    assert diff(stream(a), stream(b), '#| varies: picture\nf()')
+
+def test_kinds_and_counts():
+    one, two = stream('a 1\n'), stream('b 2\n')
+    nb = lambda *o: notebook(*o)
+    assert not outputs.differences(nb(stream('a 1\nb 2\n')), nb(one, two)), "streams that follow each other are one"
+    assert outputs.differences(nb(one), nb(stream('a 1\n', 'stderr')))
+    assert outputs.differences(nb(one), nb()) and outputs.differences(nb(), nb(one))
+    assert outputs.differences(nb(result(text_plain='1')), nb(one))
+    assert outputs.differences(nb(result(text_plain='1')), nb(nbformat.v4.new_output('display_data', data={'text/plain': '1'})))
+    assert outputs.differences(nb(result(text_plain='1')), nb(result(text_plain='1', text_html='<b>1</b>')))
+    error = lambda v: nbformat.v4.new_output('error', ename='ValueError', evalue=v, traceback=[])
+    assert outputs.differences(nb(error('(2, 3) and (4,)')), nb(error('(2, 3) and (5,)')))
+    assert not outputs.differences(nb(error('x')), nb(error('x')))
+
+def test_other_cells_are_caught():
+    assert outputs.differences(notebook(stream('1'), source='f(1)'), notebook(stream('1'), source='f(2)'))
+    assert outputs.differences(notebook(), nbformat.v4.new_notebook())
+    assert outputs.differences(notebook(source='# A', kind='markdown'), notebook(source='# B', kind='markdown'))
+
+def test_pictures():
+    pic = lambda data, **k: result(image_png=data, text_plain='<Figure>')
+    assert not diff(pic(curve()), pic(curve()))
+    assert not diff(pic(curve()), pic(curve(size=(321, 240)))), "a pixel more at the edge is harmless"
+    assert diff(pic(curve()), pic(curve(dy=3))), "a curve that moved"
+    assert diff(pic(curve()), pic(png(lambda d: d.ellipse((50, 50, 150, 150), fill='blue'))))
+    assert diff(pic(curve()), pic(curve(size=(400, 240))))
+    assert diff(pic(curve()), pic(png(lambda d: None)))
+    assert not diff(pic(curve()), pic(curve(dy=9)), '#| varies: picture\nplot(timings)')
+    assert diff(pic(curve()), result(text_plain='<Figure>'), '#| varies: picture\nplot(timings)'), "there must be one"
+    svg = lambda y: result(**{'image_svg+xml': f'<svg><path d="M 0 {y}"/></svg>'})
+    assert diff(svg(1.25), svg(1.75)) and not diff(svg(1.25), svg(1.25))
+
+def test_pictures_inside_html():
+    page = lambda data, t='1.50': result(text_html=f'<figure><img src="data:image/png;base64,{data}"> {t}</figure>')
+    assert not diff(page(curve()), page(curve()))
+    assert diff(page(curve()), page(curve(dy=5))) and diff(page(curve()), page(curve(), '2.50'))
+    assert not diff(page(curve()), page(curve(dy=5)), '#| varies: picture\nx')
+    assert diff(page(curve()), page(curve(), '2.50'), '#| varies: picture\nx')
+
+@each
+def test_hand_changed_outputs_are_caught(path):
+    "In every stored text that isn't masked the first number that is 0.001 or more, and in every picture a square of 12 pixels"
+    nb, missed = read(path), []
+    for i, c in lint.cells(nb, 'code'):
+        masks = outputs.varies(c['source'])
+        for o in c['outputs']:
+            bundle = {'text/plain': o['text']} if 'text' in o else o.get('data', {})
+            for kind, value in bundle.items():
+                if kind in ('text/plain', 'text/html', 'text/markdown') and not masks & {'numbers', 'text'}:
+                    changed = change_number(value)
+                    if changed and not outputs.text_difference(value, changed): missed.append(f"{lint.where(i, c)}: {value[:60]!r}")
+                if kind == 'image/png' and 'picture' not in masks:
+                    raw = base64.b64decode(value)
+                    if not outputs.picture_difference(raw, change_square(raw)): missed.append(f"{lint.where(i, c)}: a square of the picture")
+    none(missed, f"{path.name}: changed by hand and not caught")
+
+def change_square(raw):
+    im = Image.open(io.BytesIO(raw)).convert('RGB')
+    box = (im.width//2, im.height//2, im.width//2+12, im.height//2+12)
+    im.paste(im.crop(box).point(lambda v: (v+128) % 256), box)
+    buf = io.BytesIO()
+    im.save(buf, 'png')
+    return buf.getvalue()
+
+def change_number(text):
+    "`text` with a digit of its first number changed, the third of those that count or the last before it; or None"
+    clean = re.sub(r'<[^>]*>', lambda m: ' '*len(m[0]), text)
+    for m in re.finditer(r'(?<![\w./\\-])\d+\.?\d*(?![\w./\\-])', clean):
+        if float(m[0]) < 1e-3: continue
+        digits = [j for j, ch in enumerate(m[0]) if ch.isdigit() and float(m[0][:j+1]) > 0]
+        j = m.start() + digits[min(2, len(digits)-1)]
+        return text[:j] + str((int(text[j])+1) % 10) + text[j+1:]
+
+# The rules can fail -------------------------------------------------------------------------------------------------------
+
+GOOD = [('markdown', '# Title\n\n> One promise'), ('code', '#| default_exp x'), ('markdown', 'It stands on $a_b$ and costs \\$5. See [below](#more-of-it).'),
+        ('code', lint.HIDDEN), ('markdown', '## More of it\n\nA 5×784 matrix, three times; `3 ms` is code.'), ('code', '#| export\nimport math'),
+        ('code', '#| export\ndef f(x): return x.squeeze(-1)'), ('markdown', '## Summary'),
+        ('markdown', '## Questions\n\n<details><summary>Why?</summary>\n\nSo:\n\n```python\nassert f(1)\n```\n\n</details>'), ('markdown', '## Further reading')]
+
+def made(*changes, outs=()):
+    "The good notebook with cells put in before the summary; `outs` are the outputs of the last of them"
+    cells = GOOD[:7] + list(changes) + GOOD[7:]
+    nb = nbformat.v4.new_notebook(cells=[(nbformat.v4.new_code_cell if k == 'code' else nbformat.v4.new_markdown_cell)(s) for k, s in cells])
+    for i, c in enumerate(nb.cells): c.id = f'c{i}'
+    if outs: nb.cells[6+len(changes)].outputs = list(outs)
+    return nb
+
+def found(nb): return {m.partition(':')[0] for m in lint.broken(nb, ROOT/'nbs'/'00_x.ipynb')}
+
+def test_good_notebook_passes(): assert lint.broken(made(), ROOT/'nbs'/'00_x.ipynb') == []
+
+MD = [('portable', s) for s in (':::{note}\nx\n:::', '{{< include x >}}', '```{note}\nx\n```', 'see {ref}`x`', '<div>x</div>', '> [!NOTE]\n> x', 'a[^1]', '\\(x\\)', 'costs $5',
+                                '<details><summary>q</summary>\nx\n\n</details>', '<details><summary>q</summary>\n\nx\n</details>', '<!-- x -->', '<details>')] + \
+     [('measured', s) for s in ('It takes 12.3 µs.', 'It takes 3 ms', 'now 1.5 seconds', 'about 20 GFLOP/s', 'at 12 GB/s', 'some 75,000× quicker', '$45{,}000$ is 3,700 times faster', 'ten times as fast', 'it took 4 s', 'two to three times slower')] + \
+     [('alt_text', '![](x.png)'), ('alt_text', '<img src="x.png">'), ('links', '[x](99_none.ipynb)'), ('links', '[x](#nowhere)'), ('links', '[x](http://a.b)'), ('structure', '#### Too deep'), ('structure', '# Twice'),
+      ('questions', '<details><summary>q</summary>\n\n```\ncode\n```\n\n</details>')]
+CODE = [('code', s) for s in ('#| export\ndef f(x): return x.squeeze()', '#| export\ndef f(x): return torch.squeeze(x)', 'assert True', 'raise NotImplemented', 'pickle.load(f)', '#| export\ndef f(x): assert x', 'import os\nos.getcwd()',
+                              'def f(input): return 1', 'try: f()\nexcept: pass', '\n'.join(f'x = {i}' for i in range(31)), 'x = (')] + \
+       [('directive_lines', '#| exprt\nx'), ('directive_lines', '#| varies: colours\nx'), ('directive_lines', 'x = 1\n#| hide\ny = 2'), ('needless_masks', '#| varies: numbers\nx+1'), ('alt_text', '#| fig-alt: A curve that rises.\nf()')]
+
+@pytest.mark.parametrize('rule,source', MD)
+def test_bad_prose_is_caught(rule, source): assert rule in found(made(('markdown', source)))
+
+@pytest.mark.parametrize('rule,source', CODE)
+def test_bad_code_is_caught(rule, source): assert rule in found(made(('code', source)))
+
+@pytest.mark.parametrize('source', ['A 28×28 picture: $3\\times 4$ of 5 × 6.', 'in the 1980s', 'repeat it ten times', '`timeit` says; `12 ms` is code', '```python\nx = "3 ms"\n```', 'H2O<sub>2</sub> and 10 MB'])
+def test_harmless_prose_passes(source): assert not found(made(('markdown', source)))
+
+def test_bad_outputs_are_caught():
+    error, pic = nbformat.v4.new_output('error', ename='E', evalue='x', traceback=[]), result(image_png=curve())
+    assert 'errors' in found(made(('code', 'f()'), outs=[error]))
+    assert 'alt_text' in found(made(('code', 'f()'), outs=[pic]))
+    assert 'alt_text' in found(made(('code', 'f()'), outs=[result(text_html='<img src="x">')]))
+    assert not found(made(('code', '#| fig-alt: A curve that rises.\nf()'), outs=[pic]))
+    meant = made(('code', 'f()'), outs=[error])
+    meant.cells[7].metadata['tags'] = ['raises-exception']
+    assert not found(meant)
+    meant.cells[7].outputs = []
+    assert 'errors' in found(meant)
+
+def test_bad_structure_is_caught():
+    for i in (0, 1, 3, 7, 8, 9):
+        nb = made()
+        del nb.cells[i]
+        assert 'structure' in found(nb), GOOD[i]
+    nb = made()
+    nb.cells[3].id = nb.cells[4].id
+    assert 'ids' in found(nb)

@@ -1,0 +1,179 @@
+"What `pip install` gives: built, installed in an environment of its own, imported and used outside the repo"
+import builtins, dis, email, importlib, inspect, os, re, shutil, subprocess, sys, tarfile, types, venv, zipfile
+import pytest
+from fastcore.docments import docments
+from project import MODULES, ROOT, none
+
+each = pytest.mark.parametrize('module', MODULES)
+
+def sh(*args, **kw):
+    "Run a command without this process's PYTHONPATH; its output, or a failure that shows it"
+    env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
+    r = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace', env={**env, 'MPLBACKEND': 'agg', 'PYTHONIOENCODING': 'utf-8'}, **kw)
+    if r.returncode: pytest.fail(f"{' '.join(map(str, args))[:500]}\n\n{r.stdout[-5000:]}", pytrace=False)
+    return r.stdout
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "(wheel, sdist), made from a copy of the checkout"
+    d = tmp_path_factory.mktemp('build')
+    shutil.copytree(ROOT, d/'src', ignore=shutil.ignore_patterns('.*', '_build', '_docs', 'build', 'dist', '*.egg-info', '__pycache__', 'nbs'))
+    sh(sys.executable, '-m', 'build', '--no-isolation', '--outdir', d/'dist', d/'src')
+    (wheel,), (sdist,) = (list((d/'dist').glob(p)) for p in ('*.whl', '*.tar.gz'))
+    return wheel, sdist
+
+@pytest.fixture(scope='module')
+def fresh(built, tmp_path_factory):
+    "The python of a fresh environment, outside the repo, that holds the wheel and what it asks for"
+    d = tmp_path_factory.mktemp('env')
+    venv.create(d, with_pip=True)
+    python = d/('Scripts/python.exe' if os.name == 'nt' else 'bin/python')
+    index = os.environ.get('TORCH_INDEX') or re.search(r'^TORCH_INDEX \?= (\S+)', (ROOT/'Makefile').read_text(encoding='utf-8'), re.M)[1]
+    pip = [python, '-m', 'pip', 'install', '-q', '--no-compile', '-c', ROOT/'requirements.txt']
+    sh(*pip, '--no-deps', '--retries', '1', '--extra-index-url', index, 'torch', cwd=d)  # torch for the CPU, as `make` installs it
+    sh(*pip, built[0], cwd=d)
+    return python
+
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as z: return email.message_from_bytes(z.read(next(n for n in z.namelist() if n.endswith('.dist-info/METADATA'))))
+
+def version(): return re.search(r'__version__ = "(.+)"', (ROOT/'notes'/'__init__.py').read_text(encoding='utf-8'))[1]
+
+def test_wheel_holds_the_package_and_nothing_else(built):
+    wheel, _ = built
+    with zipfile.ZipFile(wheel) as z: names = z.namelist()
+    inside = {n for n in names if '.dist-info/' not in n}
+    assert inside == {'notes/mnist.npz', 'notes/mnist.LICENSE', *(f'notes/{p.name}' for p in (ROOT/'notes').glob('*.py'))}
+    for licence in ('LICENSE', 'notes/mnist.LICENSE'):
+        with zipfile.ZipFile(wheel) as z: text = z.read(next(n for n in names if n.endswith(f'.dist-info/licenses/{licence}')))
+        assert len(text) > 200 and text == (ROOT/licence).read_bytes()
+    assert wheel.stat().st_size < 11e6, "the data may take 10 MB"
+    m = metadata(wheel)
+    assert (m['Name'], m['Version'], m['Requires-Python']) == ('foundation-notes', version(), '>=3.10')
+    needs = {re.match(r'[\w-]+', r)[0] for r in m.get_all('Requires-Dist') if 'extra ==' not in r}
+    assert needs == imported(), "settings.ini should ask for what the modules import"
+
+def imported():
+    "Distributions that the modules of the package import"
+    pat = re.compile(r'^\s*(?:from (\w+)[\w.]* import|import ((?:\w[\w.]*(?: as \w+)?,? ?)+))', re.M)
+    tops = {n.strip().split()[0].split('.')[0] for p in (ROOT/'notes').glob('[!_]*.py') for m in pat.finditer(p.read_text(encoding='utf-8')) for n in (m[1] or m[2]).split(',') if n.strip()}
+    return tops - set(sys.stdlib_module_names) - {'notes'}
+
+def test_sdist_holds_what_builds_it(built):
+    with tarfile.open(built[1]) as t: names = {n.partition('/')[2] for n in t.getnames()}
+    assert {'setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', 'notes/mnist.npz', 'notes/mnist.LICENSE'} <= names
+    assert not [n for n in names if n.startswith(('tests', 'nbs', 'tools', '_'))]
+
+def readme_example():
+    m = re.search(r'^```python\n(.*?)^```', (ROOT/'README.md').read_text(encoding='utf-8'), re.S | re.M)
+    assert m, "the README shows no python"
+    return m[1]
+
+@pytest.mark.parametrize('flags', [(), ('-O',)], ids=['', 'O'])
+def test_readme_example(fresh, tmp_path, flags):
+    code = readme_example()
+    assert 'from notes.fully_connected import *' in code and len([l for l in code.splitlines() if l.strip()]) <= 14
+    sh(fresh, *flags, '-c', code, cwd=tmp_path)
+
+def test_wheel_works_outside_the_repo(fresh, tmp_path):
+    modules = '\n'.join(f'from notes.{m} import *' for m in MODULES)
+    out = sh(fresh, '-c', f'''{modules}
+import notes, torch
+from importlib.metadata import version
+from notes.data import get_data
+assert [tuple(t.shape) for t in get_data()] == [(50000, 784), (50000,), (10000, 784), (10000,)]
+assert version("foundation-notes") == notes.__version__
+print(notes.__file__)''', cwd=tmp_path)
+    assert str(fresh.parent.parent) in out, f"imported from elsewhere: {out}"
+
+def test_sdist_installs_the_same(fresh, built, tmp_path):
+    (tmp_path/'w').mkdir()
+    sh(fresh, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path/'w', built[1], cwd=tmp_path)
+    again, = (tmp_path/'w').glob('*.whl')
+    with zipfile.ZipFile(built[0]) as a, zipfile.ZipFile(again) as b:
+        content = [{n: z.read(n) for n in z.namelist() if not n.endswith(('WHEEL', 'RECORD'))} for z in (a, b)]
+    assert content[0] == content[1]
+    sh(fresh, '-m', 'pip', 'uninstall', '-q', '-y', 'foundation-notes', cwd=tmp_path)
+    gone = subprocess.run([fresh, '-c', 'import notes'], cwd=tmp_path, capture_output=True, env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'})
+    assert gone.returncode, "notes comes from somewhere else"
+    sh(fresh, '-m', 'pip', 'install', '-q', '--no-deps', '--no-compile', again, cwd=tmp_path)
+    sh(fresh, '-c', 'import notes.data; assert len(notes.data.get_data()[0]) == 50000', cwd=tmp_path)
+
+# Importing ------------------------------------------------------------------------------------------------------------
+
+@each
+def test_import_is_cheap(module):
+    "At most 50 ms of the processor's time beyond `import torch` (the least of three: other programs can only add), and no heavy library"
+    code = f'''import sys, time, torch
+start = time.process_time()
+import notes.{module}
+took = time.process_time()-start
+print(took, *[m for m in ("matplotlib", "numba", "IPython", "fastdownload", "PIL", "pandas") if m in sys.modules])'''
+    took, heavy = [], []
+    for _ in range(3):
+        first, *heavy = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}).stdout.split()
+        took.append(float(first))
+    assert not heavy, f"import notes.{module} loads {', '.join(heavy)}: import them in the function that uses them"
+    assert min(took) <= .05, f"import notes.{module} takes {min(took)*1000:.0f} ms beyond torch"
+
+# What is exported -----------------------------------------------------------------------------------------------------
+
+def load(module): return importlib.import_module(f'notes.{module}')
+def own(m): return [getattr(m, n) for n in m.__all__ if getattr(getattr(m, n), '__module__', None) == m.__name__]
+
+@each
+def test_exports_are_documented(module):
+    "A docstring of one line for every exported function and class, and a meaning for every parameter and result"
+    missing = []
+    for f in own(load(module)):
+        doc = inspect.getdoc(f) or ''
+        if not doc: missing.append(f"{f.__name__}: no docstring")
+        if '\n' in doc: missing.append(f"{f.__name__}: the docstring has more than one line; the rest belongs into the prose")
+        d = docments(f, full=True)
+        missing += [f"{f.__name__}: parameter {n}" for n, p in d.items() if n not in ('return', 'self', 'args', 'kwargs') and not p['docment']]
+        if inspect.isfunction(f) and (r := d.get('return')) and r['anno'] not in (None, inspect.Parameter.empty, type(None)) and not r['docment']: missing.append(f"{f.__name__}: what it returns")
+    none(missing, f"notes.{module}: without a meaning")
+
+@each
+def test_no_undefined_names(module):
+    "Every global name in the exported code exists (star imports hide this from ruff)"
+    m = load(module)
+    def codes(c):
+        yield c
+        for k in c.co_consts:
+            if isinstance(k, types.CodeType): yield from codes(k)
+    top = compile(inspect.getsource(m), m.__file__, 'exec')
+    used = {i.argval for c in codes(top) if c is not top for i in dis.get_instructions(c) if i.opname == 'LOAD_GLOBAL'}
+    none(sorted(n for n in used if not hasattr(m, n) and not hasattr(builtins, n)), f"notes/{module}.py: used and never defined")
+
+@each
+def test_all_names_what_exists(module):
+    m = load(module)
+    assert len(set(m.__all__)) == len(m.__all__) and all(hasattr(m, n) for n in m.__all__)
+
+WRONG = {  # what a caller can get wrong -> the error, and what its message must hold
+    'matmul': [(f'{f}(torch.ones(2,3), torch.ones(4,5))', 'ValueError', '(2, 3)', '(4, 5)')
+               for f in ('matmul_loops', 'matmul_numba', 'matmul_elementwise', 'matmul_broadcast', 'matmul_einsum', 'matmul', 'matmul_blocked')] + [
+        ('matmul_lists([[1,2,3]], [[1]])', 'ValueError', '(1, 3)', '(1, 1)'), ('broadcast_shapes((2,3), (4,3))', 'ValueError', '(2, 3)', '(4, 3)'),
+        ('einsum("ik,kj->ij", torch.ones(2,3), torch.ones(4,5))', 'ValueError', '(2, 3)', '(4, 5)')],
+    'fully_connected': [
+        ('lin(torch.ones(2,3), torch.ones(4,5))', 'ValueError', '(2, 3)', '(4, 5)'), ('lin_grad(torch.ones(2,2), torch.ones(2,3), torch.ones(3,4))', 'ValueError', '(2, 2)', '(2, 3)', '(3, 4)'),
+        ('mse(torch.ones(3,1), torch.ones(3,1))', 'ValueError', '(3, 1)'), ('mse_grad(torch.ones(3,2), torch.ones(3))', 'ValueError', '(3, 2)', '(3,)'),
+        ('relu_grad(torch.ones(3,2), torch.ones(2,3))', 'ValueError', '(3, 2)', '(2, 3)'), ('mse(torch.ones(0,1), torch.ones(0))', 'ValueError', 'empty'), ('Linear(3, 4)(torch.ones(2,5))', 'ValueError', '(2, 5)', '(3, 4)')],
+    'exports': [('rel_error(torch.ones(2,3), torch.ones(3,2))', 'ValueError', '(2, 3)', '(3, 2)'), ('test_near(1., 2.)', 'AssertionError'), ('test_near_zero(1.)', 'AssertionError'),
+                ('numerical_grad(torch.sum, torch.ones(2))', 'ValueError', 'float64')],
+}
+
+@pytest.mark.parametrize('module', WRONG)
+def test_errors_without_asserts(module):
+    "Under `python -O`, which drops asserts, wrong arguments still get an error that names them"
+    code = f'''import torch
+from notes.{module} import *
+assert False, "this must be dropped"
+for call, kind, *parts in {WRONG[module]!r}:
+    try: eval(call)
+    except Exception as e:
+        if type(e).__name__ != kind or any(p not in str(e) for p in parts): print(f"{{call}} gives {{type(e).__name__}}: {{e}}; it should be a {{kind}} with {{parts}}")
+    else: print(call, "passes")'''
+    r = subprocess.run([sys.executable, '-O', '-c', code], cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+    none((r.stdout+r.stderr).splitlines(), f"notes.{module} under python -O")

@@ -1,0 +1,354 @@
+"The site in `_docs/`: what its files say, and what a real browser makes of them"
+import functools, http.server, json, os, re, shutil, subprocess, sys, threading
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urljoin, urlsplit
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS, TOOL, BUILD = ROOT/'_docs', ROOT/'tools'/'site', ROOT/'_build'
+sys.path.insert(0, str(TOOL))
+import api
+
+NOTEBOOKS = sorted(p.stem for p in (ROOT/'nbs').glob('[0-9]*.ipynb'))
+MODULES = {m.name: m for m in api.modules()}
+PAGES = ['index', *NOTEBOOKS, *(f'api/{m}' for m in MODULES)]
+PREFIX = f'/{api.NAME}/'  # as on Pages
+VOID = set('area base br col embed hr img input link meta source track wbr'.split())
+
+@pytest.fixture(scope='session', autouse=True)
+def site():
+    "The folder of the site, built if it isn't there"
+    if not (DOCS/'index.html').exists():
+        fresh = all((BUILD/'nbs'/f'{n}.ipynb').exists() for n in NOTEBOOKS)
+        subprocess.run([sys.executable, str(TOOL/'build.py'), *([] if fresh else ['--stored'])], check=True, cwd=ROOT)
+    return DOCS
+
+class Page(HTMLParser):
+    "Ids, links, resources, pictures and blocks of text of one page"
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.ids, self.links, self.resources, self.images, self.open, self.blocks = path, set(), [], [], [], [], []
+        self.feed(path.read_text(encoding='utf-8'))
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        if a.get('id'): self.ids.add(a['id'])
+        if tag in ('a', 'form') and (to := a.get('href', a.get('action'))): self.links.append(to)
+        if tag in ('script', 'img', 'source', 'iframe', 'video') and a.get('src'): self.resources.append(a['src'])
+        if tag == 'link' and a.get('rel') not in ('canonical', 'next', 'prev', 'author'): self.resources.append(a['href'])
+        if tag == 'img': self.images.append(a)
+        block = {'tag': tag, 'attrs': a, 'text': '', 'inside': [t for t, *_ in self.open]}
+        if tag not in VOID: self.open.append((tag, block))
+        self.blocks.append(block)
+    def handle_endtag(self, tag):
+        while self.open and tag in [t for t, _ in self.open]:
+            if self.open.pop()[0] == tag: break
+    def handle_data(self, data):
+        for _, b in self.open: b['text'] += data
+    def having(self, cls): return [b for b in self.blocks if cls in (b['attrs'].get('class') or '').split()]
+
+def pages(): return [f for f in DOCS.rglob('*.html') if '_static' not in f.parts]
+@functools.lru_cache(None)
+def read(name): return Page(DOCS/f'{name}.html')
+def notebook(name): return json.loads((DOCS/'_sources'/f'{name}.ipynb').read_text(encoding='utf-8'))
+def src(cell): return ''.join(cell['source'])
+def shown(name): return [b['text'].strip('\n') for b in inputs(name)]
+def inputs(name):
+    "Code of the page's cells, in order"
+    p, out, inside = read(name), [], False
+    for b in p.blocks:
+        if 'cell_input' in (b['attrs'].get('class') or '').split(): inside = True
+        if inside and b['tag'] == 'pre': out, inside = [*out, b], False
+    return out
+
+# ---- What the files say
+
+def test_links_lead_somewhere():
+    broken = []
+    for f in pages():
+        name = f.relative_to(DOCS).as_posix()
+        for to in read(name[:-5]).links+read(name[:-5]).resources:
+            u = urlsplit(urljoin(f'http://site/{name}', to))
+            if u.netloc != 'site' or u.scheme != 'http': continue
+            target = DOCS/unquote(u.path.lstrip('/') or 'index.html')
+            if not target.is_file(): broken.append(f'{name}: {to}')
+            elif u.fragment and target.suffix == '.html' and unquote(u.fragment) not in read(target.relative_to(DOCS).as_posix()[:-5]).ids:
+                broken.append(f'{name}: {to} (no such anchor)')
+    assert not broken, '\n'.join(broken)
+
+def test_the_checker_sees_a_broken_anchor(tmp_path):
+    (tmp_path/'a.html').write_text('<p id="here"></p><a href="#there">x</a><img src="p.png">', encoding='utf-8')
+    p = Page(tmp_path/'a.html')
+    assert (p.ids, p.links, p.resources) == ({'here'}, ['#there'], ['p.png'])
+
+@pytest.mark.parametrize('name', [*PAGES, 'search', '404'])
+def test_nothing_is_loaded_from_elsewhere(name):
+    assert [r for r in read(name).resources if urlsplit(r).netloc] == []
+
+def test_links_to_the_repository_are_made_from_one_place():
+    found = 0
+    for f in pages():
+        for to in read(f.relative_to(DOCS).as_posix()[:-5]).links:
+            if m := re.match(rf'https://(?:github\.com|colab\.research\.google\.com/github)/([^/]+)/{api.NAME}(?:/|$)', to):
+                assert m[1] == api.OWNER, to
+                found += 1
+    assert found > 10*len(NOTEBOOKS)
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_directives_are_obeyed(name):
+    page, code = read(name), shown(name)
+    assert not [c for c in code if re.match(r'#\s*\|', c)]
+    expected = []
+    for c in notebook(name)['cells']:
+        if c['cell_type'] != 'code': continue
+        lines = src(c).split('\n')
+        d = [l for l in lines if l.startswith('#|')]
+        has = lambda what: any(re.match(rf'#\|\s*{what}\b', l) for l in d)
+        body = '\n'.join(l for l in lines if l not in d).strip('\n')
+        if body and not has('hide') and not has('echo: false'): expected.append(body)
+        if has('hide') and len(body) > 20: assert body not in code
+    assert code == expected
+    folded = [b for b in page.having('hide') if b['tag'] == 'details']
+    assert len(folded) == sum(bool(re.search(r'^#\|\s*code-fold: true', src(c), re.M)) for c in notebook(name)['cells'])
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_exported_cells_are_labelled_with_the_line_they_became(name):
+    page, blocks, n = read(name), iter(read(name).blocks), 0
+    for b in blocks:
+        if 'exported' not in (b['attrs'].get('class') or '').split(): continue
+        link = next(blocks)['attrs']['href']
+        code = next(x for x in blocks if x['tag'] == 'pre')['text']
+        m = re.fullmatch(re.escape(api.BLOB)+r'/(notes/\w+\.py)#L(\d+)', link)
+        line = (ROOT/m[1]).read_text(encoding='utf-8').split('\n')[int(m[2])-1]
+        assert line == re.sub(r'^from notes\.', 'from .', code.split('\n')[0]) or line == code.split('\n')[0], link
+        n += 1
+    exported = [c for c in notebook(name)['cells'] if c['cell_type'] == 'code' and re.match(r'#\|\s*export', src(c))]
+    assert n == len(exported) > 0
+    assert page.having('exported')[0]['attrs']['id'].startswith('cell-')
+
+@pytest.mark.parametrize('name', PAGES)
+def test_names_of_the_package_are_links(name):
+    public = {n for m in MODULES.values() for n in m.all if n in m.names}
+    bare = [b['text'] for b in read(name).having('literal') if b['tag'] == 'code' and b['text'].removesuffix('()') in public
+            and not set(b['inside']) & {'a', 'h1', 'h2', 'h3', 'h4', 'nav'}]
+    assert not bare
+
+@pytest.mark.parametrize('mod', MODULES)
+def test_api_page_has_every_public_name(mod):
+    m, page = MODULES[mod], read(f'api/{mod}')
+    assert m.all and {f'notes.{mod}.{n}' for n in m.public} <= page.ids
+    for n in m.public:
+        first, last, cell = m.names[n]
+        assert f'{api.BLOB}/notes/{mod}.py#L{first}-L{last}' in page.links
+        assert f'../{m.notebook}.html#cell-{cell}' in page.links
+
+@pytest.mark.parametrize('name', PAGES)
+def test_pictures_have_alternative_texts(name):
+    for i in read(name).images: assert len(i.get('alt') or '') > 3 and not i['alt'].endswith(('.png', '.svg')), i['src'][:80]
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_title_and_subtitle(name):
+    title, promise = re.match(r'# (.+)\n+> (.+)', src(notebook(name)['cells'][0])).groups()
+    page = read(name)
+    assert next(b['text'] for b in page.blocks if b['tag'] == 'h1').rstrip('#') == title.replace('`', '')
+    assert len(page.having('subtitle')) == 1
+    assert page.having('subtitle')[0]['text'].strip()[:20] == promise.replace('`', '')[:20]
+
+# ---- The extension by itself
+
+@pytest.fixture
+def prepared():
+    "A notebook's cells after the extension has read them"
+    import ext
+    def f(*cells):
+        cells = [{'cell_type': kind, 'id': f'c{i}', 'metadata': {}, 'source': s, **({'outputs': []} if kind == 'code' else {})}
+                 for i, (kind, s) in enumerate(cells)]
+        source = [json.dumps({'cells': cells, 'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5})]
+        ext.read_source(SimpleNamespace(env=SimpleNamespace(doc2path=lambda n: f'{n}.ipynb', note_dependency=lambda p: None)), 'x', source)
+        return json.loads(source[0])['cells']
+    return f
+
+def test_cells_become(prepared):
+    cells = prepared(('markdown', '# T\n\n> p'), ('code', '#| hide\nsecret'), ('code', '#| default_exp x'), ('code', '#| echo: false\n1'),
+                     ('code', '#|code-fold: true\n#| varies: numbers, picture\n#| fig-alt: A "line" & more.\nplot()'), ('code', 's = """\n#| export\n"""'))
+    assert [c['source'] for c in cells[1:]] == ['1', 'plot()', 's = """\n#| export\n"""']
+    assert cells[1]['metadata']['tags'] == ['remove-input']
+    assert cells[2]['metadata'] == {'tags': ['hide-input'], 'mystnb': {'image': {'alt': 'A "line" & more.'}}}
+
+def test_markdown_becomes(prepared):
+    _, c = prepared(('markdown', '# T'), ('markdown', '<details><summary>Is `a<b` $n^2$?</summary>\n\n[r](../README.md#use) [m](../Makefile)'))
+    assert c['source'] == ('<details><summary>Is <code>a&lt;b</code> <span class="math notranslate">\\(n^2\\)</span>?</summary>\n\n'
+                           f'[r](index.md#use) [m]({api.BLOB}/Makefile)')
+
+def test_landing_page_links():
+    import build
+    text = build.landing('[![ci](x/badge.svg)](x) [a](nbs/01_x.ipynb) [b](LICENSE) [c](https://x.org) [d](#use)', {'01_x.ipynb': 'X'}, [])
+    assert text.split('\n')[0] == f' [a](01_x.ipynb) [b]({api.BLOB}/LICENSE) [c](https://x.org) [d](#use)'
+    assert '01 · X <01_x>' in text
+
+def test_a_broken_link_stops_the_build(tmp_path):
+    (tmp_path/'s').mkdir()
+    (tmp_path/'s'/'index.md').write_text('# T\n\n[gone](nowhere.ipynb)\n', encoding='utf-8')
+    done = subprocess.run([sys.executable, '-m', 'sphinx', '-W', '-q', '-b', 'dummy', '-c', str(TOOL), str(tmp_path/'s'), str(tmp_path/'o')],
+                          capture_output=True, text=True, encoding='utf-8')
+    assert done.returncode and 'nowhere.ipynb' in done.stderr
+
+# ---- In a browser
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    "Serves the site under its prefix (and at the root), with its 404 page, as Pages does"
+    def log_message(self, *args): pass
+    def translate_path(self, path): return super().translate_path('/'+path[len(PREFIX):] if path.startswith(PREFIX) else path)
+    def send_error(self, code, *args, **kwargs):
+        if code != 404: return super().send_error(code, *args, **kwargs)
+        body = (DOCS/'404.html').read_bytes()
+        self.send_response(404)
+        self.send_header('Content-Type', 'text/html; charset=utf-8')
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+@pytest.fixture(scope='session')
+def host(site):
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Handler, directory=str(DOCS)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+def find_browser():
+    "A browser of the Chromium family, or None"
+    names = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome', 'microsoft-edge', 'msedge', 'brave-browser']
+    programs = [os.environ.get(k) for k in ('PROGRAMFILES', 'PROGRAMFILES(X86)', 'LOCALAPPDATA')]
+    places = [os.environ.get('CHROME'), *map(shutil.which, names),
+              *(f'/Applications/{n}.app/Contents/MacOS/{n}' for n in ('Google Chrome', 'Chromium', 'Microsoft Edge', 'Brave Browser')),
+              *(f'{d}/{n}' for d in programs if d for n in ('Google/Chrome/Application/chrome.exe', 'Microsoft/Edge/Application/msedge.exe'))]
+    return next((p for p in places if p and Path(p).exists()), None)
+
+@pytest.fixture(scope='session')
+def browser():
+    if not (path := find_browser()):
+        why = 'no Chromium-family browser found (CHROME may name one): the site was not checked in a browser'
+        pytest.fail(why) if os.environ.get('REQUIRE_BROWSER') == '1' else pytest.skip(why)
+    from playwright.sync_api import sync_playwright
+    flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+             '--disable-component-update', '--disable-sync']
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=path, headless=True, args=flags)
+        yield b
+        b.close()
+
+@pytest.fixture
+def page(browser, host):
+    "A new page; fails the test afterwards for anything foreign, failed or complained about on the console"
+    context = browser.new_context(viewport={'width': 1280, 'height': 900}, color_scheme='light', reduced_motion='reduce')
+    context.grant_permissions(['clipboard-read', 'clipboard-write'])
+    page, bad = context.new_page(), []
+    page.allowed = set()  # addresses that may answer 404
+    page.on('request', lambda r: r.url.startswith((host, 'data:', 'blob:')) or bad.append(f'foreign request: {r.url}'))
+    page.on('requestfailed', lambda r: bad.append(f'failed: {r.url}'))
+    page.on('response', lambda r: r.status < 400 or r.url in page.allowed or bad.append(f'{r.status}: {r.url}'))
+    page.on('console', lambda m: m.type not in ('error', 'warning') or m.location.get('url') in page.allowed or bad.append(f'console: {m.text}'))
+    page.on('pageerror', lambda e: bad.append(f'error: {e}'))
+    yield page
+    context.close()
+    assert not bad, '\n'.join(bad)
+
+def go(page, url):
+    page.goto(url)
+    page.wait_for_function("() => !document.querySelector('.math') || (window.MathJax && MathJax.startup && MathJax.startup.promise)")
+    page.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise.then(() => {})")
+
+def axe(page):
+    "Serious and critical findings of axe-core. Code blocks whose kinds of token were seen before have the same colours and are left out"
+    from axe_playwright_python.sync_playwright import Axe
+    page.evaluate('''() => { const seen = new Set()
+        for (const b of document.querySelectorAll('.highlight')) {
+            const kinds = [...b.querySelectorAll('span')].map(s => s.className)
+            b.toggleAttribute('data-seen', kinds.length > 0 && kinds.every(k => seen.has(k)))
+            kinds.forEach(k => seen.add(k)) } }''')
+    found = Axe().run(page, context={'exclude': [['[data-seen] pre span'], ['mjx-container > mjx-math']]}, options={'resultTypes': ['violations']})
+    return [f"{v['id']}: {n['html'][:200]}\n  {n.get('failureSummary', '')}" for v in found.response['violations']
+            if v['impact'] in ('serious', 'critical') for n in v['nodes'][:3]]
+
+@pytest.mark.parametrize('name', [*PAGES, 'search'])
+def test_page_in_a_browser(page, host, name):
+    go(page, f'{host}{PREFIX}{name}.html')
+    # maths: all of it drawn, and drawn without an error
+    math = page.evaluate('''() => ({asked: document.querySelectorAll('.math').length, drawn: document.querySelectorAll('.math mjx-container').length,
+        wrong: [...document.querySelectorAll('mjx-merror, mjx-container [style*="color: red"]')].map(e => e.textContent)})''')
+    assert math['drawn'] == math['asked'] and not math['wrong'], math
+    if name in NOTEBOOKS and any('$' in re.sub(r'\\\$|`[^`]*`', '', src(c)) for c in notebook(name)['cells'] if c['cell_type'] == 'markdown'): assert math['drawn'] > 0
+    text = page.evaluate('''() => { const a = document.querySelector('article').cloneNode(true)
+        a.querySelectorAll('pre, code, mjx-container, script').forEach(e => e.remove()); return a.textContent }''')
+    assert not re.search(r'\$\$|\\\(|\\\[', text)
+    # folded answers open, and what is in them is rendered
+    for d in page.locator('article details').all()[:3]:
+        if not d.evaluate('e => e.open'): d.locator('summary').first.click()
+        assert d.evaluate('e => e.open && e.children.length > 1 && e.lastElementChild.getBoundingClientRect().height > 0')
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    # every code block has its copy button
+    blocks, buttons = page.locator('article .highlight pre[id^=codecell]').count(), page.locator('article button.copybtn').count()
+    assert buttons == blocks >= page.locator('article .cell_input').count()
+    assert axe(page) == []
+    # a phone, in the dark
+    page.set_viewport_size({'width': 390, 'height': 844})
+    page.evaluate("document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'dark'")
+    page.wait_for_timeout(50)
+    wide = '''() => [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > innerWidth+1)
+        .slice(0, 5).map(e => e.outerHTML.slice(0, 150))'''
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390, page.evaluate(wide)
+    assert axe(page) == []
+
+def test_search_finds_and_leads_to_the_page(page, host):
+    for name in NOTEBOOKS:
+        word = max(re.findall(r'[a-z]+', src(notebook(name)['cells'][0]).split('\n')[0]), key=len)
+        go(page, f'{host}{PREFIX}index.html')
+        box = page.locator('button.search-button-field, .search-button__button').first
+        box.click()
+        page.locator('input[type=search]:visible').first.fill(word)
+        page.keyboard.press('Enter')
+        page.wait_for_selector('#search-results li a')
+        page.wait_for_load_state('networkidle')
+        hits = page.locator(f'#search-results li a[href*="{name}.html"]')
+        assert hits.count(), f'{word} does not find {name}'
+    hits.first.click()
+    assert page.locator('h1').first.inner_text()
+
+def test_one_search_box_and_navigation(page, host):
+    go(page, f'{host}{PREFIX}{NOTEBOOKS[0]}.html')
+    assert page.locator('.search-button-field:visible, .search-button:visible, form.bd-search:visible').count() == 1
+    for n in NOTEBOOKS: assert page.locator(f'nav a[href$="{n}.html"], nav a.current[href="#"]').count()
+    assert page.locator('.prev-next-area a').count() == 2 and page.locator('#pst-page-toc-nav a, .page-toc a').count() > 1
+    links = page.locator('.article-header-buttons a').evaluate_all('l => l.map(a => a.href)')
+    nb = f'{NOTEBOOKS[0]}.ipynb'
+    assert links == [f'https://colab.research.google.com/github/{api.OWNER}/{api.NAME}/blob/main/nbs/{nb}', f'{host}{PREFIX}_sources/{nb}',
+                     f'{api.BLOB}/nbs/{nb}', f'{api.REPO}/edit/main/nbs/{nb}']
+
+def test_dark_mode_toggles_and_stays(page, host):
+    go(page, f'{host}{PREFIX}{NOTEBOOKS[0]}.html')
+    seen = lambda: page.evaluate("[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]")
+    states = [seen()]
+    for _ in range(2):
+        page.locator('.theme-switch-button:visible').first.click()
+        states.append(seen())
+    assert {t for t, _ in states} == {'light', 'dark'} and len({c for _, c in states}) == 2
+    while seen()[0] != 'dark': page.locator('.theme-switch-button:visible').first.click()
+    page.reload()
+    assert seen()[0] == 'dark'
+
+def test_copy_button_copies_the_code(page, host):
+    go(page, f'{host}{PREFIX}{NOTEBOOKS[0]}.html')
+    page.locator('.cell_input').first.hover()
+    page.locator('.cell_input button.copybtn').first.click()
+    page.wait_for_function("async t => (await navigator.clipboard.readText()).trim() === t", arg=shown(NOTEBOOKS[0])[0].strip())
+
+@pytest.mark.parametrize('prefix', [PREFIX, '/'])
+def test_404_page_works_at_any_depth(page, host, prefix):
+    url = f'{host}{prefix}no/such/page.html'
+    page.allowed.add(url)
+    assert page.goto(url).status == 404
+    assert "isn't here" in page.locator('h1').inner_text()
+    assert page.evaluate("getComputedStyle(document.querySelector('.subtitle')).borderLeftWidth") == '0px'  # our style sheet has come
+    page.locator('article a[href]:not(.headerlink)').first.click()
+    assert page.url in (f'{host}{prefix}index.html', f'{host}{prefix}')

@@ -1,0 +1,11 @@
+// What scrolls sideways must be reachable by keyboard: long equations, wide tables and outputs
+function reachable() {
+  for (const el of document.querySelectorAll('mjx-container[display], .cell_output .output, .pst-scrollable-table-container, pre')) {
+    if (el.scrollWidth > el.clientWidth) el.setAttribute('tabindex', '0')
+  }
+}
+addEventListener('load', () => {
+  reachable()
+  if (window.MathJax && MathJax.startup) MathJax.startup.promise.then(reachable)
+  document.querySelectorAll('details').forEach(d => d.addEventListener('toggle', reachable))
+})
