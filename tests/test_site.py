@@ -287,7 +287,7 @@ def test_page_in_a_browser(page, host, name):
         wrong: [...document.querySelectorAll('mjx-merror, mjx-container [style*="color: red"]')].map(e => e.textContent)})''')
     assert math['drawn'] == math['asked'] and not math['wrong'], math
     if name in NOTEBOOKS and any('$' in re.sub(r'\\\$|`[^`]*`', '', src(c)) for c in notebook(name)['cells'] if c['cell_type'] == 'markdown'): assert math['drawn'] > 0
-    text = page.evaluate('''() => { const a = document.querySelector('article').cloneNode(true)
+    text = page.evaluate('''() => { const a = document.querySelector('article, main').cloneNode(true)
         a.querySelectorAll('pre, code, mjx-container, script').forEach(e => e.remove()); return a.textContent }''')
     assert not re.search(r'\$\$|\\\(|\\\[', text)
     # folded answers open, and what is in them is rendered
@@ -338,12 +338,14 @@ def test_one_search_box_and_navigation(page, host):
 def test_dark_mode_toggles_and_stays(page, host):
     go(page, f'{host}{PREFIX}{NOTEBOOKS[0]}.html')
     seen = lambda: page.evaluate("[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]")
-    states = [seen()]
-    for _ in range(2):
-        page.locator('.theme-switch-button:visible').first.click()
-        states.append(seen())
-    assert {t for t, _ in states} == {'light', 'dark'} and len({c for _, c in states}) == 2
-    while seen()[0] != 'dark': page.locator('.theme-switch-button:visible').first.click()
+    def to_dark():  # the older theme's button goes round the modes, the newer one's opens a menu
+        for _ in range(3):
+            page.locator('.theme-switch-button:visible').first.click()
+            if (item := page.locator('.theme-change-button[data-mode=dark]:visible')).count(): item.click()
+            if seen()[0] == 'dark': break
+    light = seen()
+    to_dark()
+    assert [light[0], seen()[0]] == ['light', 'dark'] and light[1] != seen()[1]
     page.reload()
     assert seen()[0] == 'dark'
 
