@@ -1,5 +1,5 @@
 "What the generated modules hold, read from their text, and a page of markdown for each of them"
-import ast, importlib, inspect, re
+import ast, importlib, inspect, json, re
 from pathlib import Path
 try: import tomllib
 except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
@@ -47,7 +47,7 @@ def modules():
     return sorted((Module(p) for p in (ROOT/'notes').glob('*.py') if not p.stem.startswith('_')), key=lambda m: m.notebook)
 
 def _type(a):
-    if a is inspect.Parameter.empty or a is None: return ''
+    if a in (inspect.Parameter.empty, None, type(None)): return ''
     text = a if isinstance(a, str) else inspect.formatannotation(a)
     return '`{}`'.format(re.sub(r'\b(?:\w+\.)+(?=\w)', '', text))
 
@@ -63,7 +63,9 @@ def _table(obj, module):
     from fastcore.docments import docments, empty
     docs = docments(obj, full=True)
     ret = docs.pop('return', None)
-    rows = [f"| `{n}` | {_cell(_type(d.anno))} | {'' if d.default is empty else f'`{_cell(_default(d.default, module))}`'} | {_cell(d.docment)} |"
+    for n, d in docs.items():  # docments does not see the comment behind **kwargs
+        if (m := re.search(rf'(\*\*?{n}),? *# (.+)', inspect.getsource(obj))) and not d.docment: d.docment, d.shown = m[2], m[1]
+    rows = [f"| `{d.get('shown', n)}` | {_cell(_type(d.anno))} | {'' if d.default is empty else f'`{_cell(_default(d.default, module))}`'} | {_cell(d.docment)} |"
             for n, d in docs.items() if n != 'self']
     out = ['| Parameter | Type | Default | Meaning |', '|---|---|---|---|', *rows, ''] if rows else []
     if ret and (ret.docment or _type(ret.anno)):
@@ -91,7 +93,7 @@ def page(mod):
         kind = ('class' if inspect.isclass(o) else 'property' if isinstance(o, property) else 'method' if '.' in name
                 else 'function' if callable(o) else 'data')
         if kind == 'property': o = o.fget
-        if kind == 'data': head, body = [name, f':value: {o!r}'], []
+        if kind == 'data': head, body = [name, f':value: {json.dumps(repr(o))}'], []
         else: head, body = [name+('' if kind == 'property' else _signature(o, obj))], [inspect.getdoc(o) or '', '', *_table(o, obj)]
         links = f'<a href="{nb}.html#cell-{mod.names[name][2]}">in the notebook</a> · <a href="{mod.source(name)}">source</a>'
         out += [f'````{{py:{kind}}} '+'\n'.join(head), '', *body, f'<p class="api-links">{links}</p>', '', '````', '']
