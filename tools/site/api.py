@@ -1,5 +1,5 @@
 "What the generated modules hold, read from their text, and a page of markdown for each of them"
-import ast, importlib, inspect, re
+import ast, importlib, inspect, json, re
 from pathlib import Path
 try: import tomllib
 except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
@@ -20,7 +20,9 @@ class Module:
         self.cells = {m[2]: n+1 for n, l in enumerate(text.split('\n'), 1) if (m := re.match(r'# %% (\S+) #(\w+)$', l))}
         self.names, self.all = {}, []
         for node in tree.body:
-            if isinstance(node, ast.Assign) and node.targets[0].id == '__all__': self.all = ast.literal_eval(node.value)
+            if isinstance(node, ast.Assign) and isinstance(to := node.targets[0], ast.Name):
+                if to.id == '__all__': self.all = ast.literal_eval(node.value)
+                elif to.id in self.all: self._keep(to.id, node)
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)): self._add(node)
         self.public = [n for n in self.names if n.split('.')[0] in self.all or '.' in n]
 
@@ -29,12 +31,14 @@ class Module:
         if any(isinstance(d, ast.Name) and d.id == 'patch' for d in getattr(node, 'decorator_list', ())):
             name = f'{node.args.args[0].annotation.id}.{name}'
         if node.name.startswith('_') and node.name not in ('__call__',): return
-        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-        cell = [c for c, line in self.cells.items() if line <= first][-1:]
-        self.names[name] = (first, node.end_lineno, cell[0] if cell else '')
+        self._keep(name, node)
         if isinstance(node, ast.ClassDef):
             for n in node.body:
                 if isinstance(n, ast.FunctionDef): self._add(n, f'{name}.')
+
+    def _keep(self, name, node):
+        first = min([node.lineno, *(d.lineno for d in getattr(node, 'decorator_list', ()))])
+        self.names[name] = (first, node.end_lineno, [c for c, line in self.cells.items() if line <= first][-1])
 
     def source(self, name): return '{}/notes/{}.py#L{}-L{}'.format(BLOB, self.name, *self.names[name][:2])
 
@@ -43,29 +47,38 @@ def modules():
     return sorted((Module(p) for p in (ROOT/'notes').glob('*.py') if not p.stem.startswith('_')), key=lambda m: m.notebook)
 
 def _type(a):
-    if a is inspect.Parameter.empty or a is None: return ''
+    if a in (inspect.Parameter.empty, None, type(None)): return ''
     text = a if isinstance(a, str) else inspect.formatannotation(a)
     return '`{}`'.format(re.sub(r'\b(?:\w+\.)+(?=\w)', '', text))
 
 def _cell(s): return ' '.join(str(s or '').split()).replace('|', r'\|')
 
-def _table(obj):
+def _default(value, module):
+    "How to show a default: a long text by the name of the constant that holds it"
+    name = [k for k, v in vars(module).items() if k.isupper() and v is value and len(repr(v)) > 30]
+    return name[0] if name else repr(value)
+
+def _table(obj, module):
     "Parameters as a table, from docments, and the line about what comes back"
     from fastcore.docments import docments, empty
     docs = docments(obj, full=True)
     ret = docs.pop('return', None)
-    rows = [f"| `{n}` | {_cell(_type(d.anno))} | {'' if d.default is empty else f'`{_cell(repr(d.default))}`'} | {_cell(d.docment)} |"
+    for n, d in docs.items():  # docments does not see the comment behind **kwargs
+        if (m := re.search(rf'(\*\*?{n}),? *# (.+)', inspect.getsource(obj))) and not d.docment: d.docment, d.shown = m[2], m[1]
+    rows = [f"| `{d.get('shown', n)}` | {_cell(_type(d.anno))} | {'' if d.default is empty else f'`{_cell(_default(d.default, module))}`'} | {_cell(d.docment)} |"
             for n, d in docs.items() if n != 'self']
     out = ['| Parameter | Type | Default | Meaning |', '|---|---|---|---|', *rows, ''] if rows else []
     if ret and (ret.docment or _type(ret.anno)):
         out += ['**Returns** ' + ': '.join(filter(None, [_type(ret.anno), _cell(ret.docment)])), '']
     return out
 
-def _signature(obj):
+class _Raw(str): __repr__ = str.__str__
+
+def _signature(obj, module):
     try: params = inspect.signature(obj).parameters.values()
     except (TypeError, ValueError): return ''
-    params = [p.replace(annotation=p.empty) for p in params if p.name != 'self']
-    return str(inspect.Signature(params))
+    raw = lambda d: d if d is inspect.Parameter.empty else _Raw(_default(d, module))
+    return str(inspect.Signature([p.replace(annotation=p.empty, default=raw(p.default)) for p in params if p.name != 'self']))
 
 def page(mod):
     "Markdown of the API page of `mod`"
@@ -77,10 +90,11 @@ def page(mod):
     for name in order:
         o = obj
         for part in name.split('.'): o = inspect.getattr_static(o, part) if inspect.isclass(o) else getattr(o, part)
-        kind = 'class' if inspect.isclass(o) else 'property' if isinstance(o, property) else 'method' if '.' in name else 'function'
+        kind = ('class' if inspect.isclass(o) else 'property' if isinstance(o, property) else 'method' if '.' in name
+                else 'function' if callable(o) else 'data')
         if kind == 'property': o = o.fget
-        sig = '' if kind == 'property' else _signature(o)
-        _, _, cell = mod.names[name]
-        out += [f'````{{py:{kind}}} {name}{sig}', '', inspect.getdoc(o) or '', '', *_table(o),
-                f'<p class="api-links"><a href="{nb}.html#cell-{cell}">in the notebook</a> · <a href="{mod.source(name)}">source</a></p>', '', '````', '']
+        if kind == 'data': head, body = [name, f':value: {json.dumps(repr(o))}'], []
+        else: head, body = [name+('' if kind == 'property' else _signature(o, obj))], [inspect.getdoc(o) or '', '', *_table(o, obj)]
+        links = f'<a href="{nb}.html#cell-{mod.names[name][2]}">in the notebook</a> · <a href="{mod.source(name)}">source</a>'
+        out += [f'````{{py:{kind}}} '+'\n'.join(head), '', *body, f'<p class="api-links">{links}</p>', '', '````', '']
     return '\n'.join(out)

@@ -8,4 +8,6 @@ addEventListener('load', () => {
   reachable()
   if (window.MathJax && MathJax.startup) MathJax.startup.promise.then(reachable)
   document.querySelectorAll('details').forEach(d => d.addEventListener('toggle', reachable))
+  let waiting  // the theme does the same for some of these, 300 ms after a change of size
+  addEventListener('resize', () => { clearTimeout(waiting); waiting = setTimeout(reachable, 400) })
 })
