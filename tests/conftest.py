@@ -1,17 +1,18 @@
 "Settings that all tests share"
 import os, sys
-import matplotlib, pytest
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from project import ROOT
 
 # This checkout's `notes`, unless PYTHONPATH names another copy, as tests/test_planted_bugs.py does.
 if not os.environ.get('PYTHONPATH'): sys.path.insert(0, str(ROOT))
-matplotlib.use('agg')
+os.environ['MPLBACKEND'] = 'agg'
 
 quiet = [HealthCheck.too_slow]
 # The same examples in every run: a check that fails must fail again. `HYPOTHESIS_PROFILE=search` looks for new ones.
 settings.register_profile('ci', derandomize=True, deadline=None, print_blob=True, suppress_health_check=quiet)
 settings.register_profile('search', deadline=None, max_examples=1000, print_blob=True, suppress_health_check=quiet)
+settings.register_profile('planted', derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=quiet)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
 
 @pytest.hookimpl(trylast=True)

@@ -6,6 +6,7 @@ import ast, io, re, tokenize
 from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 from outputs import PICTURES, VARIES, directives, varies
+from project import read
 
 KNOWN = {'default_exp', 'export', 'exports', 'exporti', 'hide', 'hide_input', 'echo', 'code-fold', 'eval', 'fig-alt', 'varies'}
 HTML = {'details', 'summary', 'code', 'img', 'sub', 'sup', 'kbd', 'br'}
@@ -97,7 +98,7 @@ def directive_lines(nb, path):
 
 def needless_masks(nb, path):
     "`#| varies` only where there is something that varies"
-    clock = re.compile(r'tim|clock|speed|fast|slow|perf|flop|byte|memory|malloc|peak|rate|bandwidth|roof|thread|cpu|bench|ladder|measure|\bid\(|ptr|version', re.I)
+    clock = re.compile(r'tim|clock|speed|fast|slow|perf|flop|byte|memory|malloc|peak|rate|bandwidth|roof|thread|cpu|bench|ladder|measure|B/s|\bid\(|ptr|version', re.I)
     for i, c in cells(nb, 'code'):
         if not (w := varies(c['source'])): continue
         code = '\n'.join(l for l in c['source'].splitlines() if not l.startswith('#|'))
@@ -173,7 +174,6 @@ def slips(t, exported=False, unpickles=False):
 
 def links(nb, path):
     "Links to other notebooks and files, and to headings, lead somewhere"
-    import nbformat
     for i, c in cells(nb, 'markdown'):
         for url in re.findall(r'(?<!\\)\]\(<?([^)\s>]+)', prose(c['source'], math=True)):
             if re.match(r'[a-z][a-z+.-]*:', url):
@@ -183,7 +183,7 @@ def links(nb, path):
             target = path.parent/file if file else path
             if file and not target.is_file(): yield f"{where(i, c)}: no file {file} beside the notebook"
             elif anchor and target.suffix == '.ipynb':
-                other = nb if target == path else nbformat.read(target, as_version=4)
+                other = nb if target == path else read(target)
                 if anchor not in [slug(h) for _, h in headings(other)]: yield f"{where(i, c)}: no heading #{anchor} in {target.name}"
 
 def questions(nb, path):

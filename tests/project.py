@@ -1,7 +1,7 @@
 "Where things are in the project"
 import importlib.util
 from pathlib import Path
-import nbformat, pytest
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT/'nbs').glob('*.ipynb'))
@@ -11,11 +11,13 @@ def none(found, message):
     "Fail with `message` and what was `found`, unless that is nothing"
     if found: pytest.fail('\n'.join([message, *found]), pytrace=False)
 
-def read(path): return nbformat.read(path, as_version=4)
+def read(path):
+    import nbformat  # half a second, which the tests that read no notebook needn't wait
+    return nbformat.read(path, as_version=4)
 
-def _runner():
+def runner():
+    "tools/run.py as a module: it knows how notebooks are run, and what a run depends on"
     spec = importlib.util.spec_from_file_location('run', ROOT/'tools'/'run.py')
     m = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(m)
     return m
-runner = _runner()  # tools/run.py, which knows how notebooks are run and what a run depends on

@@ -1,8 +1,10 @@
 "The answers to the notebooks' questions hold code, and the code runs and checks itself"
 import ast, re, textwrap, traceback
 import pytest
-from project import PATHS, read, runner
+import project
+from project import PATHS, read
 
+runner = project.runner()
 PRELUDE = "import math, numpy as np, torch, torch.nn.functional as F\nfrom torch import nn, tensor\nfrom fastcore.test import *"
 
 def blocks(md):

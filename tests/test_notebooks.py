@@ -2,9 +2,10 @@
 import base64, io, json, os, re, shutil, subprocess, sys
 import nbformat, pytest
 from PIL import Image, ImageDraw
-import lint, outputs
-from project import PATHS, ROOT, none, read, runner
+import lint, outputs, project
+from project import PATHS, ROOT, none, read
 
+runner = project.runner()
 FRESH = ROOT/'_build'/'nbs'
 each = pytest.mark.parametrize('path', PATHS, ids=lambda p: p.stem)
 
