@@ -76,7 +76,7 @@ serve:
 lock: $(READY)
 	@mkdir -p _build && $(BIN)/python -m pip install -q uv
 	@grep '^torch==' requirements.txt > _build/torch.txt
-	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --extra dev --no-annotate --no-header -c _build/torch.txt -o _build/lock.txt pyproject.toml
+	@$(BIN)/uv pip compile -q --refresh-package foundation-notes --universal --python-version 3.10 --extra dev --no-annotate --no-header -c _build/torch.txt -o _build/lock.txt pyproject.toml
 	@(echo "# Every version that make installs, for Python 3.10 and newer. Made from settings.ini by: make lock" && grep -vE '^(nvidia|cuda|triton)' _build/lock.txt) > requirements.txt
 
 clean:
