@@ -181,7 +181,8 @@ class ReLUFunction(torch.autograd.Function):
 # %% ../nbs/02_fully_connected.ipynb #2da2ef5f
 def _hides_parameters(value):
     if isinstance(value, dict): value = list(value.values())
-    return isinstance(value, nn.Module) or isinstance(value, (list,tuple)) and any(isinstance(v, (Module,nn.Module,nn.Parameter)) for v in value)
+    kinds = (Module,nn.Module,nn.Parameter)
+    return isinstance(value, nn.Module) or isinstance(value, (list,tuple)) and any(isinstance(v, kinds) for v in value)
 
 # %% ../nbs/02_fully_connected.ipynb #76c4d25e
 @patch
