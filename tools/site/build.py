@@ -39,11 +39,12 @@ def assemble(nbs):
     "Put together the folder that Sphinx reads"
     import api, json
     mods, titles, kept = api.modules(), {}, set()
-    for p in sorted(nbs.glob('[0-9]*.ipynb')):
+    for name in sorted(p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb')):
+        p = nbs/name
+        if not p.exists(): sys.exit(f'{name} has not been run: call tools/run.py first, or give --stored')
         text = p.read_text(encoding='utf-8')
         titles[p.name] = re.search(r'^# (.+)$', ''.join(json.loads(text)['cells'][0]['source']), re.M)[1]
         kept.add(write(SRC/p.name, text))
-    if not titles: sys.exit(f'no notebooks in {nbs}: run tools/run.py first, or give --stored')
     kept |= {write(SRC/'api'/f'{m.name}.md', api.page(m)) for m in mods}
     kept.add(write(SRC/'index.md', landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods)))
     kept.add(write(SRC/'404.md', (HERE/'404.md').read_text(encoding='utf-8')))
