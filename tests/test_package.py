@@ -51,7 +51,8 @@ def test_wheel_holds_the_package_and_nothing_else(built):
     m = metadata(wheel)
     assert (m['Name'], m['Version'], m['Requires-Python']) == ('foundation-notes', version(), '>=3.10')
     needs = {re.match(r'[\w-]+', r)[0] for r in m.get_all('Requires-Dist') if 'extra ==' not in r}
-    assert needs == imported(), "settings.ini should ask for what the modules import"
+    none(sorted(imported() - needs), "Imported by notes/, and not among the requirements in settings.ini")
+    none(sorted(needs - imported()), "Among the requirements in settings.ini, and not imported by notes/")
 
 def imported():
     "Distributions that the modules of the package import"
@@ -72,7 +73,8 @@ def readme_example():
 @pytest.mark.parametrize('flags', [(), ('-O',)], ids=['', 'O'])
 def test_readme_example(fresh, tmp_path, flags):
     code = readme_example()
-    assert 'from notes.fully_connected import *' in code and len([l for l in code.splitlines() if l.strip()]) <= 14
+    assert 'from notes.fully_connected import *' in code
+    assert len([l for l in code.splitlines() if re.match(r'(?!from |import |#)\s*\S', l)]) <= 10, "ten lines should do"
     sh(fresh, *flags, '-c', code, cwd=tmp_path)
 
 def test_wheel_works_outside_the_repo(fresh, tmp_path):
@@ -103,18 +105,17 @@ def test_sdist_installs_the_same(fresh, built, tmp_path):
 
 @each
 def test_import_is_cheap(module):
-    "At most 50 ms of the processor's time beyond `import torch` (the least of three: other programs can only add), and no heavy library"
+    "At most 50 ms of the processor's time beyond `import torch`, in one of three tries (other programs can only add), and no heavy library"
     code = f'''import sys, time, torch
 start = time.process_time()
 import notes.{module}
 took = time.process_time()-start
 print(took, *[m for m in ("matplotlib", "numba", "IPython", "fastdownload", "PIL", "pandas") if m in sys.modules])'''
-    took, heavy = [], []
     for _ in range(3):
-        first, *heavy = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}).stdout.split()
-        took.append(float(first))
-    assert not heavy, f"import notes.{module} loads {', '.join(heavy)}: import them in the function that uses them"
-    assert min(took) <= .05, f"import notes.{module} takes {min(took)*1000:.0f} ms beyond torch"
+        took, *heavy = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}).stdout.split()
+        none(heavy, f"import notes.{module} loads what only some functions use: import it in those")
+        if float(took) <= .05: return
+    pytest.fail(f"import notes.{module} takes {float(took)*1000:.0f} ms beyond torch", pytrace=False)
 
 # What is exported -----------------------------------------------------------------------------------------------------
 

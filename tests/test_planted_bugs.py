@@ -36,7 +36,7 @@ def run_tests(folder, files, k):
     "Exit code and output of the tests in `files` that `k` chooses, run in `folder`"
     env = {**os.environ, 'PYTHONPATH': str(folder), 'HYPOTHESIS_PROFILE': 'planted', 'PYTHONDONTWRITEBYTECODE': '1',
            'EVIL': os.path.join(tempfile.mkdtemp(), 'ran')}  # what the hostile pickles of test_data.py write, where they get through
-    r = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '-n0', '--tb=line', '--assert=plain', '-k', k, *(f'tests/{f}' for f in files)],
+    r = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '-n0', '--tb=line', '--assert=plain', '-p', 'no:cacheprovider', '-k', k, *(f'tests/{f}' for f in files)],
                        cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace', timeout=300)
     return r.returncode, r.stdout
 
