@@ -266,7 +266,7 @@ def axe(page, **options):
     """Serious and critical findings of axe-core
 
     Its contrast check takes half a minute for ten thousand tokens of code. Where all kinds of token in a block were seen in
-    blocks before it, which have the same colours, the block is made plain text first; so are the formulas.
+    blocks before it, which have the same colours, the block is made plain text first; so are the formulas within lines.
     """
     from axe_playwright_python.sync_playwright import Axe
     page.evaluate('''() => { const seen = new Set()
@@ -275,7 +275,7 @@ def axe(page, **options):
             const kinds = [...b.querySelectorAll('span')].map(s => s.className)
             if (kinds.every(k => seen.has(k))) plain(b)
             kinds.forEach(k => seen.add(k)) }
-        document.querySelectorAll('mjx-container').forEach(plain) }''')
+        document.querySelectorAll('mjx-container:not([display])').forEach(plain) }''')
     found = Axe().run(page, options={'resultTypes': ['violations'], 'preload': False, **options})
     return [f"{v['id']}: {n['html'][:200]}\n  {n.get('failureSummary', '')}" for v in found.response['violations']
             if v['impact'] in ('serious', 'critical') for n in v['nodes'][:3]]
