@@ -16,6 +16,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # A notebook's name, to run that one only: make run NB=01_matmul
 NB ?=
 PORT ?= 8000
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: all help setup export run store docs site test lint lab serve lock clean
 
