@@ -24,13 +24,13 @@ def exported(tmp_path_factory):
     return d
 
 def test_modules_are_the_notebooks_exports(exported):
-    fresh, here = ({p.name: p.read_bytes() for p in (d/'notes').glob('*.py')} for d in (exported, ROOT))
+    fresh, here = ({p.name: p.read_text(encoding='utf-8') for p in (d/'notes').glob('*.py')} for d in (exported, ROOT))
     none(sorted(here.keys() - fresh.keys()), "Stale modules in notes/, which no notebook exports: delete them")
     none(sorted(n for n in fresh if fresh[n] != here.get(n)), "Modules in notes/ that are not what the notebooks export: run `make export` (and make changes in nbs/)")
 
 @each
 def test_clean(exported, path):
-    if (exported/'nbs'/path.name).read_bytes() != path.read_bytes(): none([path.name], "nbdev-clean changes this notebook: run `.venv/bin/nbdev-clean`")
+    if (exported/'nbs'/path.name).read_text(encoding='utf-8') != path.read_text(encoding='utf-8'): none([path.name], "nbdev-clean changes this notebook: run `.venv/bin/nbdev-clean`")
 
 def test_one_module_each():
     "Two notebooks with one `default_exp` would overwrite each other in silence"
