@@ -97,7 +97,7 @@ def _dtype(said):
 # %% ../nbs/00a_data.ipynb #22449c63
 def _array(said):
     "The array that `said` describes, built here from its bytes, or `ValueError`"
-    match said:
+    match said: # The state is version, shape, dtype, whether in Fortran's order, bytes
         case _Said('_reconstruct', _, (_,shape,dtype,False,data)): pass
         case _Said('_frombuffer', (data,dtype,shape,'C'), None): pass
         case _: raise ValueError("it holds something that is no array in C order")
@@ -151,8 +151,8 @@ def _open(
     "Check the hash of the whole file; then, from the same bytes, read the tensors"
     raw = path.read_bytes()
     got = hashlib.sha256(raw).hexdigest()
-    if got!=sha256: raise DataError(f"{url}: not the file that was expected, so it was not opened. Its sha256 is {got}, not {sha256}: "
-                                    f"try again, or pass this one if you trust the file. {_OFFLINE}", again=True)
+    if got!=sha256: raise DataError(f"{url}: not the file that was expected, so it was not opened. Expected sha256 {sha256}, "
+                                    f"but it is {got}. Try again; if you trust the file, pass its sha256. {_OFFLINE}", again=True)
     try:
         train,valid,*_ = _Unpickler(gzip.open(io.BytesIO(raw)), encoding='bytes').load()
         return *_pair(*train),*_pair(*valid)
