@@ -163,7 +163,7 @@ def _open(
 def _place(url, base):
     "Where fastdownload keeps the file at `url`"
     from fastdownload.core import FastDownload,urldest
-    folder = FastDownload(base=base).arch_path()
+    folder = FastDownload(base=base).cfg.path('archive', default='archive')
     folder.mkdir(exist_ok=True, parents=True)
     dest = urldest(url, folder)
     if dest.parent!=folder or dest.name=='..': raise ValueError(f"{url} doesn't end in the name of a file: pass the address of a file")

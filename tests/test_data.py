@@ -137,6 +137,11 @@ def test_cache_folder_of_fastdownloads_config(server, home, tmp_path):
     assert is_good(load(server.url('good')))
     assert (tmp_path/'elsewhere'/'digits.pkl.gz').read_bytes() == GOOD and not home.archive.exists()
 
+def test_config_that_another_process_has_only_begun(server, home):
+    (home.path/'.fastdownload').mkdir()
+    (home.path/'.fastdownload'/'config.ini').touch()
+    assert is_good(load(server.url('good'))) and kept(home) == ['digits.pkl.gz']
+
 def test_base(server, home, tmp_path):
     assert is_good(load(server.url('good'), base=tmp_path/'base'))
     assert (tmp_path/'base'/'archive'/'digits.pkl.gz').exists() and not any(home.path.iterdir())
