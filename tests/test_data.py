@@ -395,6 +395,7 @@ def test_hostile_pickles_end_in_one_sentence(tmp_path, name):
         f = tmp_path/'x.pkl.gz'
         f.write_bytes(gz(layout, protocol))
         with pytest.raises(DataError, match='not a safe file in the layout'): load(f.as_uri(), sha(f.read_bytes()))
+        assert not Path(os.environ['EVIL']).exists()
 
 @pytest.mark.parametrize('dtype', ['O8', 'b1', 'c16', 'f2', 'u2', 'V8', 'S8', 'U2', 'M8[s]', 'f4,f4', '8f4'])
 def test_dtypes_beyond_the_five_are_refused(dtype):
