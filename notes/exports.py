@@ -105,7 +105,7 @@ def test_near_zero(
 def rel_error(
     a:Tensor, # Approximate values
     b:Tensor, # Values that are taken as right, same shape
-)->float: # Norm of the difference over the larger norm; 0 where both are zero, nan where a value isn't finite
+)->float: # Norm of the difference over the larger norm; 0 where both are zero, nan where a value isn't finite or all are too small to square
     "Relative error of two tensors: |a-b| / max(|a|,|b|), in the Frobenius norm; `ValueError` where shapes differ"
     if a.shape!=b.shape: raise ValueError(f"shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")
     a,b = a.detach().double(),b.detach().double()
