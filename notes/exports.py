@@ -27,7 +27,8 @@ def _marks(src):
 
 def _code_cells(nb):
     "(id, marks, text without the marks) of each code cell"
-    texts = [(c.get('id',''),''.join(c['source'])) for c in nb['cells'] if c['cell_type']=='code']
+    cells = [c for c in nb['cells'] if c['cell_type']=='code']
+    texts = [(c.get('id',''),''.join(c['source'])) for c in cells]
     return [(i, ms:=_marks(s), '\n'.join(s.splitlines()[len(ms):])) for i,s in texts]
 
 # %% ../nbs/00_exports.ipynb #2ec5af6a
