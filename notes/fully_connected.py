@@ -27,7 +27,6 @@ def _check_lin(x, w):
         raise ValueError(f"x {tuple(x.shape)} and w {tuple(w.shape)} don't fit: they must be (n, in) and (in, out)")
     if not x.numel(): raise ValueError(f"empty batch: x has shape {tuple(x.shape)}")
 
-# %% ../nbs/02_fully_connected.ipynb #2c633d8f
 def lin(
     x:Tensor, # Inputs, (n, in)
     w:Tensor, # Weights, one neuron a column, (in, out)
@@ -49,8 +48,8 @@ def relu(
 # %% ../nbs/02_fully_connected.ipynb #be151b51
 def relu_gain(
     a:float=0., # Slope for negative inputs: 0 is ReLU, 1 no activation at all
-)->float: # What a standard deviation of `1/sqrt(n)` must be multiplied by
-    "Gain that makes up for what a (leaky) ReLU takes from the mean square"
+)->float: # To be multiplied by `1/sqrt(n)`
+    "Factor on the weights' std that makes up for what a (leaky) ReLU takes from the mean square"
     return math.sqrt(2/(1+a**2))
 
 # %% ../nbs/02_fully_connected.ipynb #352f89ae
@@ -67,19 +66,18 @@ def _kaiming_std(w, a, mode):
     if mode not in ('fan_in','fan_out'): raise ValueError(f"mode must be 'fan_in' or 'fan_out', not {mode!r}")
     return relu_gain(a)*math.sqrt(1/fans(w)[mode=='fan_out'])
 
-# %% ../nbs/02_fully_connected.ipynb #e5d14d1e
 def kaiming_normal_(
     w:Tensor, # Weights to fill, (out, in, ...)
-    a:float=0., # Negative slope of the activation that follows
+    a:float=0., # Slope for negative inputs of the activation that follows
     mode:str='fan_in', # 'fan_in' keeps the scale of the activations, 'fan_out' that of the gradients
 )->Tensor: # `w`
     "Fill `w` in place from a normal distribution of variance `2/((1+a²)·fan)`"
     with torch.no_grad(): return w.normal_(0, _kaiming_std(w, a, mode))
 
-# %% ../nbs/02_fully_connected.ipynb #86df1a54
+# %% ../nbs/02_fully_connected.ipynb #52f1cf39
 def kaiming_uniform_(
     w:Tensor, # Weights to fill, (out, in, ...)
-    a:float=0., # Negative slope of the activation that follows
+    a:float=0., # Slope for negative inputs of the activation that follows
     mode:str='fan_in', # 'fan_in' keeps the scale of the activations, 'fan_out' that of the gradients
 )->Tensor: # `w`
     "Fill `w` in place from a uniform distribution of variance `2/((1+a²)·fan)`"
@@ -92,7 +90,6 @@ def _check_mse(pred, targ):
         raise ValueError(f"pred {tuple(pred.shape)} and targ {tuple(targ.shape)} don't fit: they must be (n, 1) and (n,)")
     if not targ.numel(): raise ValueError(f"empty batch: pred has shape {tuple(pred.shape)}, and a mean of nothing is not a number")
 
-# %% ../nbs/02_fully_connected.ipynb #03ae431c
 def mse(
     pred:Tensor, # Predictions, (n, 1)
     targ:Tensor, # Targets, (n,)
@@ -132,20 +129,21 @@ def lin_grad(
         raise ValueError(f"g {tuple(g.shape)} doesn't fit x {tuple(x.shape)} and w {tuple(w.shape)}: it must be ({x.shape[0]}, {w.shape[1]})")
     return g@w.t(), x.t()@g, g.sum(0)
 
-# %% ../nbs/02_fully_connected.ipynb #6cc62a44
+# %% ../nbs/02_fully_connected.ipynb #78ce75c8
 class Module:
     "Part of a network: subclasses write `forward`, and `bwd` for its gradient"
     def __call__(self, *args):
         "Run `forward`, and keep what it was given for `backward`"
         out = self.forward(*args)
-        vars(self)['_args'] = args
+        self._args = args
         return out
     def backward(self,
-        g:Tensor, # Gradient of the loss with respect to what the module returned
+        g:Tensor=None, # Gradient of the loss with respect to what the module returned; 1 if not given, as for the loss itself
     )->Tensor: # Gradient with respect to what it was given
         "Run `bwd` on what the last call was given; `RuntimeError` if there was no call since the last `backward`"
-        if '_args' not in vars(self): raise RuntimeError(f"{type(self).__name__}.backward goes back through a call: call the module first")
-        return self.bwd(g, *vars(self).pop('_args'))
+        args = vars(self).pop('_args', None)
+        if args is None: raise RuntimeError(f"{type(self).__name__}.backward goes back through a call: call the module first")
+        return self.bwd(torch.tensor(1.) if g is None else g, *args)
     def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} must define forward")
     def bwd(self, g, *args): raise NotImplementedError(f"{type(self).__name__} must define bwd")
 
@@ -155,16 +153,10 @@ class ReLU(Module):
     def forward(self, x): return relu(x)
     def bwd(self, g, x): return relu_grad(g, x)
 
-# %% ../nbs/02_fully_connected.ipynb #bff993c0
 class MSE(Module):
     "Mean squared error as a layer: call it with predictions (n, 1) and targets (n,)"
     def forward(self, pred, targ): return mse(pred, targ)
     def bwd(self, g, pred, targ): return g*mse_grad(pred, targ)
-    def backward(self,
-        g:float=1., # Gradient with respect to the loss: 1, unless the loss is only a part of another
-    )->Tensor: # Gradient with respect to the predictions, (n, 1)
-        "Gradient with respect to the predictions; no argument needed"
-        return super().backward(g)
 
 # %% ../nbs/02_fully_connected.ipynb #ec6ba6b1
 class ReLUFunction(torch.autograd.Function):
@@ -180,71 +172,55 @@ class ReLUFunction(torch.autograd.Function):
 
 # %% ../nbs/02_fully_connected.ipynb #2da2ef5f
 def _hides_parameters(value):
-    if isinstance(value, dict): value = list(value.values())
-    kinds = (Module,nn.Module,nn.Parameter)
-    return isinstance(value, nn.Module) or isinstance(value, (list,tuple)) and any(isinstance(v, kinds) for v in value)
+    vs = value.values() if isinstance(value, dict) else value if isinstance(value, (list,tuple)) else [value]
+    return any(isinstance(v, (nn.Parameter,nn.Module,Module)) for v in vs)
 
-# %% ../nbs/02_fully_connected.ipynb #76c4d25e
 @patch
 def __setattr__(self:Module,
     name:str, # Attribute
     value, # Any value; parameters and modules are registered
 ):
     "Set an attribute and register it if it is a parameter or a module; `TypeError` where parameters would get lost"
-    params,mods = (vars(self).setdefault(k, {}) for k in ('_params','_modules'))
-    got = type(value).__name__
-    if isinstance(value, nn.Parameter): mods.pop(name, None); params[name] = True
-    elif name in params and value is not None: raise TypeError(f"{name} is a parameter: assign nn.Parameter or None, not {got}")
-    elif isinstance(value, Module): mods[name] = True
-    elif name in mods and value is not None: raise TypeError(f"{name} is a module: assign a Module or None, not {got}")
-    elif _hides_parameters(value): raise TypeError(f"parameters in {name}, a {got}, would get lost: use Sequential(*layers) or an attribute for each")
+    names,got = vars(self).setdefault('_names', {}),type(value).__name__
+    if isinstance(value, (nn.Parameter,Module)): names[name] = True
+    elif name in names and value is not None: raise TypeError(f"{name} is registered: assign nn.Parameter, a Module or None, not {got}")
+    elif name!='_args' and _hides_parameters(value):
+        raise TypeError(f"parameters in {name}, a {got}, would get lost: use Sequential(*layers) or an attribute for each")
     object.__setattr__(self, name, value)
 
 # %% ../nbs/02_fully_connected.ipynb #4b77455c
 @patch
-def __delattr__(self:Module,
-    name:str, # Attribute
-):
-    "Delete an attribute and take it off the books"
-    object.__delattr__(self, name)
-    for names in ('_params','_modules'): vars(self).get(names, {}).pop(name, None)
+def _registered(self:Module): return {k:v for k in vars(self).get('_names', ()) if (v := getattr(self, k, None)) is not None}
 
-# %% ../nbs/02_fully_connected.ipynb #4950bb27
+@patch
+def __repr__(self:Module):
+    parts = (f"{k}: {v}" if isinstance(v, Module) else f"{k} {tuple(v.shape)}" for k,v in self._registered().items())
+    return f"{type(self).__name__}({', '.join(parts)})"
+
 @patch
 def children(self:Module
 )->list: # Modules, in the order of their assignment
     "The modules that are attributes of this one"
-    return [m for k in vars(self).get('_modules', {}) if (m := getattr(self, k)) is not None]
+    return [v for v in self._registered().values() if isinstance(v, Module)]
 
-@patch
-def _walk(self:Module, prefix=''):
-    for k in vars(self).get('_params', {}): yield prefix+k,getattr(self, k)
-    for k in vars(self).get('_modules', {}):
-        if getattr(self, k) is not None: yield from getattr(self, k)._walk(f'{prefix}{k}.')
-
-# %% ../nbs/02_fully_connected.ipynb #7da6514a
+# %% ../nbs/02_fully_connected.ipynb #4950bb27
 @patch
 def named_parameters(self:Module
 ): # Pairs of a dotted name and a parameter
     "Every parameter of this module and of those in it, each once"
-    seen = set()
-    for k,p in self._walk():
-        if p is not None and id(p) not in seen:
-            seen.add(id(p))
-            yield k,p
+    parts,found = self._registered(),{}
+    for k,p in parts.items():
+        if isinstance(p, nn.Parameter): found.setdefault(id(p), (k,p))
+    for k,m in parts.items():
+        if isinstance(m, Module):
+            for n,p in m.named_parameters(): found.setdefault(id(p), (f'{k}.{n}',p))
+    yield from found.values()
 
 @patch
 def parameters(self:Module
 ): # Parameters, in the order of `named_parameters`
     "Every parameter of this module and of those in it, each once"
     for _,p in self.named_parameters(): yield p
-
-# %% ../nbs/02_fully_connected.ipynb #68d91014
-@patch
-def __repr__(self:Module):
-    ps = [f"{k} {tuple(p.shape)}" for k in vars(self).get('_params', {}) if (p := getattr(self, k)) is not None]
-    ms = [f"{k}: {getattr(self, k)}" for k in vars(self).get('_modules', {})]
-    return f"{type(self).__name__}({', '.join(ps+ms)})"
 
 # %% ../nbs/02_fully_connected.ipynb #a67b46da
 class Linear(Module):
