@@ -285,7 +285,7 @@ def test_nothing_to_measure():
 
 @pytest.mark.parametrize('s,text', [(0, '0 ns'), (8.5e-8, '85 ns'), (1.37e-4, '137 µs'), (9.994e-7, '999 ns'), (9.996e-7, '1 µs'), (.9999, '1 s'),
                                     (.25, '250 ms'), (59.96, '60 s'), (999.6, '1,000 s'), (1234567, '1,234,567 s')])
-def test_fmt_time(s, text): assert ex._fmt_time(s) == text
+def testfmt_time(s, text): assert ex.fmt_time(s) == text
 
 def test_timing_reads_well():
     t = ex.Timing((1.8e-3, 2e-3, 2.4e-3), 16)
