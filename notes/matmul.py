@@ -99,7 +99,7 @@ def matmul_elementwise(
 )->Tensor: # Product, (m,n)
     "Matrix product in two Python loops, one elementwise product and sum for each number; `ValueError` if shapes or dtypes don't fit"
     _check(a,b)
-    (m,k),n = a.shape,b.shape[1]
+    m,n = a.shape[0],b.shape[1]
     c = a.new_zeros(m,n)
     for i in range(m):
         for j in range(n): c[i,j] = (a[i]*b[:,j]).sum()
