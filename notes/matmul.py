@@ -75,14 +75,21 @@ def _numba_loops():
     return loops
 
 # %% ../nbs/01_matmul.ipynb #65acc8c7
+def _array(t):
+    "The tensor as a NumPy array, row after row; `ValueError` where it isn't on the CPU or wants a gradient"
+    if t.device.type!='cpu': raise ValueError(f"this kernel runs on the CPU, and the tensor is on {t.device}: call .cpu(), or use matmul")
+    if t.requires_grad and torch.is_grad_enabled(): raise ValueError("this kernel gives no gradients: call .detach(), or use matmul")
+    return t.detach().contiguous().numpy()
+
+# %% ../nbs/01_matmul.ipynb #6a8ee452
 def matmul_numba(
     a:Tensor, # First matrix, (m,k), float32 or float64, on the CPU
     b:Tensor, # Second matrix, (k,n), of the same dtype
 )->Tensor: # Product, (m,n)
-    "Matrix product in three loops that numba compiles; `ValueError` if shapes or dtypes don't fit"
+    "Matrix product in three loops that numba compiles; `ValueError` if shapes, dtypes or device don't fit or a gradient is wanted"
     _check(a, b, torch.float32, torch.float64)
     c = a.new_zeros(a.shape[0], b.shape[1])
-    _numba_loops()(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
+    _numba_loops()(_array(a), _array(b), c.numpy())
     return c
 
 # %% ../nbs/01_matmul.ipynb #845a892a
@@ -189,17 +196,18 @@ def _simd(dtype, lanes):
     from numba.extending import intrinsic,models,register_model
     elem = ir.FloatType() if dtype=='float32' else ir.DoubleType()
     vec,align = ir.VectorType(elem,lanes),4 if dtype=='float32' else 8
-    class Vector(types.Type): pass
+    class Vector(types.Type): pass  # what numba calls it
     @register_model(Vector)
     class VectorModel(models.PrimitiveModel):
-        def __init__(self, dmm, fe_type): super().__init__(dmm, fe_type, vec)
+        def __init__(self, dmm, fe_type): super().__init__(dmm, fe_type, vec)  # what LLVM makes of it
     V = Vector(f'{dtype}x{lanes}')
-    def at(ctx, bld, ty, arr, i): return bld.gep(ctx.make_array(ty)(ctx,bld,arr).data, [i])
+    def at(ctx, bld, ty, arr, i):  # the address of arr[i]
+        return bld.gep(ctx.make_array(ty)(ctx,bld,arr).data, [i])
     def load_ir(ctx, bld, sig, args): return bld.load(bld.bitcast(at(ctx,bld,sig.args[0],*args), vec.as_pointer()), align=align)
     def store_ir(ctx, bld, sig, args):
         bld.store(args[2], bld.bitcast(at(ctx,bld,sig.args[0],*args[:2]), vec.as_pointer()), align=align)
         return ctx.get_dummy_value()
-    def splat_ir(ctx, bld, sig, args):
+    def splat_ir(ctx, bld, sig, args):  # put the number into lane 0, then copy lane 0 to all
         one = bld.insert_element(ir.Constant(vec,ir.Undefined), bld.load(at(ctx,bld,sig.args[0],*args)), ir.Constant(ir.IntType(32),0))
         return bld.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32),lanes), [0]*lanes))
     def fma_ir(ctx, bld, sig, args): return bld.fadd(bld.fmul(*args[:2], flags=['contract']), args[2], flags=['contract'])
@@ -295,8 +303,8 @@ def matmul_blocked(
     a:Tensor, # First matrix, (m,k), float32 or float64, on the CPU
     b:Tensor, # Second matrix, (k,n), of the same dtype
 )->Tensor: # Product, (m,n)
-    "Matrix product by a blocked, register-tiled kernel of our own, on one thread; `ValueError` if shapes or dtypes don't fit"
+    "Matrix product by a blocked, register-tiled kernel of our own, on one thread; `ValueError` if shapes, dtypes or device don't fit or a gradient is wanted"
     _check(a, b, torch.float32, torch.float64)
     c = a.new_zeros(a.shape[0], b.shape[1])
-    _blocked(str(a.dtype)[6:], *_register_tile())(a.contiguous().numpy(), b.contiguous().numpy(), c.numpy())
+    _blocked(str(a.dtype)[6:], *_register_tile())(_array(a), _array(b), c.numpy())
     return c

@@ -106,6 +106,22 @@ def test_dtypes_that_do_not_fit(f):
 def test_dtypes_that_the_kernels_do_not_take(f, dtype):
     with pytest.raises(ValueError, match=str(dtype)): f(torch.ones(2,2).to(dtype), torch.ones(2,2).to(dtype))
 
+@pytest.mark.parametrize('f', [mm.matmul_numba, mm.matmul_blocked])
+def test_what_the_kernels_refuse(f):
+    "No gradient is lost in silence, and no device is guessed"
+    a, w = torch.ones(2,3), torch.ones(3,2,requires_grad=True)
+    for args in ((a,w), (w,a)):
+        with pytest.raises(ValueError, match='gives no gradients.*detach'): f(*args)
+    with torch.no_grad(): assert torch.equal(f(a,w), a@w)
+    with pytest.raises(ValueError, match='on meta'): f(a.to('meta'), w.detach().to('meta'))
+
+def test_kernels_in_threads():
+    "Each call has buffers of its own"
+    from concurrent.futures import ThreadPoolExecutor
+    pairs = [(matrix(40+i,300,'plain',torch.float64,i), matrix(300,50,'transposed',torch.float64,i)) for i in range(16)]
+    with ThreadPoolExecutor(4) as ex: res = list(ex.map(lambda p: mm.matmul_blocked(*p), pairs))
+    for (a,b), c in zip(pairs, res): torch.testing.assert_close(c, a@b, **TOL[torch.float64])
+
 def test_lists():
     assert mm.matmul_lists([], [[1,2]]) == []
     assert mm.matmul_lists([[],[]], []) == [[],[]]
@@ -166,7 +182,7 @@ def specs(draw):
         kind = draw(st.sampled_from(['plain','reversed','sliced','expanded']))
         back = tuple(reversed(range(t.ndim)))
         if kind=='reversed': t = t.permute(back).contiguous().permute(back)
-        if kind=='sliced': t = torch.stack((t,torch.full_like(t,7)), -1)[...,0]
+        if kind=='sliced': t = torch.stack((torch.full_like(t,7),t), -1)[...,1]  # with an offset into the storage
         if kind=='expanded' and t.ndim and t.shape[0]: t = t[:1].expand_as(t)
         ts.append(t)
     return spec, ts
