@@ -85,6 +85,8 @@ def structure(nb, path):
     if ends != ['Summary', 'Questions', 'Further reading']: yield f"the last H2 headings should be Summary, Questions, Further reading, not {', '.join(ends)}"
     for (a, _), (b, h) in zip(hs, hs[1:]):
         if b > a + 1: yield f"heading {h!r} jumps from level {a} to {b}"
+    for i, c in enumerate(nb['cells'], 1):
+        if not c['source'].strip(): yield f"{where(i, c)} is empty"
     for i, c in cells(nb, 'markdown'):
         if 'attachments' in c: yield f"{where(i, c)} holds an attachment, which the site can't show"
 

@@ -249,7 +249,7 @@ def test_good_notebook_passes(): assert lint.broken(made(), ROOT/'nbs'/'00_x.ipy
 MD = [('portable', s) for s in (':::{note}\nx\n:::', '{{< include x >}}', '```{note}\nx\n```', 'see {ref}`x`', '<div>x</div>', '> [!NOTE]\n> x', 'a[^1]', '\\(x\\)', 'costs $5',
                                 '<details><summary>q</summary>\nx\n\n</details>', '<details><summary>q</summary>\n\nx\n</details>', '<!-- x -->', '<details>')] + \
      [('measured', s) for s in ('It takes 12.3 µs.', 'It takes 3 ms', 'now 1.5 seconds', 'about 20 GFLOP/s', 'at 12 GB/s', 'some 75,000× quicker', '$45{,}000$ is 3,700 times faster', 'ten times as fast', 'it took 4 s', 'two to three times slower')] + \
-     [('alt_text', '![](x.png)'), ('alt_text', '<img src="x.png">'), ('links', '[x](99_none.ipynb)'), ('links', '[x](#nowhere)'), ('links', '[x](http://a.b)'), ('structure', '#### Too deep'), ('structure', '# Twice'),
+     [('alt_text', '![](x.png)'), ('alt_text', '<img src="x.png">'), ('links', '[x](99_none.ipynb)'), ('links', '[x](#nowhere)'), ('links', '[x](http://a.b)'), ('structure', '#### Too deep'), ('structure', '# Twice'), ('structure', ' '),
       ('questions', '<details><summary>q</summary>\n\n```\ncode\n```\n\n</details>')]
 CODE = [('code', s) for s in ('#| export\ndef f(x): return x.squeeze()', '#| export\ndef f(x): return torch.squeeze(x)', 'assert True', 'raise NotImplemented', 'pickle.load(f)', '#| export\ndef f(x): assert x', 'import os\nos.getcwd()',
                               'def f(input): return 1', 'try: f()\nexcept: pass', '\n'.join(f'x = {i}' for i in range(31)), 'x = (')] + \
