@@ -2,13 +2,8 @@
 # make test    all of that, and every check
 # make help    the rest
 VENV := .venv
-ifeq ($(OS),Windows_NT)
-PYTHON ?= python
-BIN := $(VENV)/Scripts
-else
-PYTHON ?= python3
 BIN := $(VENV)/bin
-endif
+PYTHON ?= python3
 READY := $(VENV)/.ready
 # PyPI's Linux wheels of torch carry CUDA, some gigabytes of it. PyTorch's own index has the build for the CPU;
 # where it can't be reached, pip goes on with the index it has.
@@ -42,7 +37,8 @@ $(READY): requirements.txt settings.ini setup.py pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --retries 1 --no-deps --extra-index-url $(TORCH_INDEX) -c requirements.txt torch
 	@$(BIN)/python -m pip install -q -r requirements.txt
-	@$(BIN)/python -m pip install -q --no-deps -e .
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip check
 	@$(BIN)/python -c "open('$(READY)', 'w')"
 
 export: $(READY)
@@ -73,12 +69,13 @@ serve:
 	@test -f _docs/index.html || $(MAKE) site
 	@echo "http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)" && $(PYTHON) -m http.server -b 127.0.0.1 -d _docs $(PORT)
 
-# torch stays as it is in requirements.txt: change its line by hand. The CUDA packages come with torch where it has CUDA.
+# torch and matplotlib stay as they are in requirements.txt, since the stored numbers and pictures are theirs: change their lines
+# by hand, and store anew. The CUDA packages come with torch where it has CUDA.
 lock: $(READY)
 	@mkdir -p _build && $(BIN)/python -m pip install -q uv
-	@grep '^torch==' requirements.txt > _build/torch.txt
-	@$(BIN)/uv pip compile -q --refresh-package foundation-notes --universal --python-version 3.10 --extra dev --no-annotate --no-header -c _build/torch.txt -o _build/lock.txt pyproject.toml
-	@(echo "# Every version that make installs, for Python 3.10 and newer. Made from settings.ini by: make lock" && grep -vE '^(nvidia|cuda|triton)' _build/lock.txt) > requirements.txt
+	@grep -E '^(torch|matplotlib)==' requirements.txt > _build/keep.txt
+	@$(BIN)/uv pip compile -q --refresh-package foundation-notes --universal --python-version 3.10 --extra dev --no-annotate --no-header -c _build/keep.txt -o _build/lock.txt pyproject.toml
+	@(echo "# Every version that make installs, for Python 3.10 and newer; made from settings.ini by: make lock" && grep -vE '^(nvidia|cuda|triton)' _build/lock.txt) > requirements.txt
 
 clean:
 	@rm -rf _build _docs build dist *.egg-info .pytest_cache .hypothesis .ruff_cache

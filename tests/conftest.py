@@ -1,6 +1,5 @@
 "Settings that all tests share"
 import os, sys
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from project import ROOT
 
@@ -14,10 +13,3 @@ settings.register_profile('ci', derandomize=True, deadline=None, print_blob=True
 settings.register_profile('search', deadline=None, max_examples=1000, print_blob=True, suppress_health_check=quiet)
 settings.register_profile('planted', derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=quiet)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
-
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter):
-    "Skipped checks are said last, where they can't be overlooked"
-    reasons = {r.longrepr[2].removeprefix('Skipped: ') for r in terminalreporter.stats.get('skipped', []) if isinstance(r.longrepr, tuple)}
-    for reason in sorted(r for r in reasons if 'browser' in r.lower()):
-        terminalreporter.write_line(f"skipped: browser checks, {reason}", yellow=True)

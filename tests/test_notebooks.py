@@ -1,5 +1,5 @@
 "The notebooks: in sync with the package, outputs that a fresh run gives again, and the house's rules"
-import base64, io, json, os, re, shutil, subprocess, sys
+import base64, importlib, io, json, os, re, shutil, subprocess, sys
 import nbformat, pytest
 from PIL import Image, ImageDraw
 import lint, outputs, project
@@ -42,7 +42,7 @@ def test_one_module_each():
 
 if os.environ.get('CI') and (ROOT/'.git').exists():  # `make` exports before the tests run: in CI that must have changed nothing
     def test_checkout_is_as_committed():
-        none(subprocess.run(['git', 'status', '--porcelain', '--', 'nbs', 'notes'], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines(),
+        none(subprocess.run(['git', 'status', '--porcelain'], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines(),
              "Export and clean change what is committed: run `make export`, and commit")
 
 # Stored outputs are fresh ones --------------------------------------------------------------------------------------------
@@ -96,6 +96,17 @@ def test_no_network(run_cells):
 @each
 @pytest.mark.parametrize('rule', lint.RULES, ids=lambda r: r.__name__)
 def test_rules(path, rule): none(lint.broken(read(path), path, [rule]), f"{path.name}: {rule.__doc__}")
+
+@each
+def test_no_undefined_names(path):
+    "Star imports hide them from ruff: here each is written out"
+    def names(m):
+        mod = importlib.import_module(m[1])
+        return f"from {m[1]} import {', '.join(getattr(mod, '__all__', [n for n in vars(mod) if n[0] != '_']))}"
+    code = '\n'.join(lint.TransformerManager().transform_cell(c.source) for _, c in lint.cells(read(path), 'code') if c.source.strip() != lint.HIDDEN)
+    code = re.sub(r'^from (\S+) import \*', names, code, flags=re.M)
+    r = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--isolated', '-q', '--select', 'F821', '--output-format', 'concise', '-'], input=code, capture_output=True, text=True, encoding='utf-8')
+    none(r.stdout.splitlines(), f"{path.name}: used and never defined")
 
 @each
 def test_exports_are_shown(path):

@@ -2,7 +2,7 @@
 
 A check that has never failed shows nothing. Among these bugs are the slips that other notes of this kind have made.
 """
-import os, re, shutil, subprocess, sys, tempfile
+import os, re, shutil, subprocess, sys
 import pytest
 from project import ROOT
 
@@ -14,6 +14,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'init: fan_in and fan_out swapped': (FC, 'kaiming', 'return w.shape[1]*k,w.shape[0]*k', 'return w.shape[0]*k,w.shape[1]*k'),
     'MSE: (n,1) minus (n,)': (FC, 'forward', 'return (pred.squeeze(-1)-targ).pow(2)', 'return (pred-targ).pow(2)'),
     'MSE: bare squeeze()': (FC, 'keeps_every', 'return (pred.squeeze(-1)-targ).pow(2)', 'return (pred.squeeze()-targ).pow(2)'),
+    'MSE gradient: bare squeeze()': (FC, 'keeps_every', '2*(pred.squeeze(-1)-targ)', '2*(pred.squeeze()-targ)'),
     'MSE gradient: no 1/n': (BACKWARD, 'test_backward', '.unsqueeze(-1)/targ.numel()', '.unsqueeze(-1)'),
     'ReLU lets negatives pass': (FC, 'forward', 'return x.clamp_min(0.)', 'return x.clamp_min(-.01)'),
     'ReLU gradient: 1 at 0': (FC, 'corner', 'return g*(x>0)', 'return g*(x>=0)'),
@@ -35,7 +36,8 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
 def run_tests(folder, files, k):
     "Exit code and output of the tests in `files` that `k` chooses, run in `folder`"
     env = {**os.environ, 'PYTHONPATH': str(folder), 'HYPOTHESIS_PROFILE': 'planted', 'PYTHONDONTWRITEBYTECODE': '1',
-           'EVIL': os.path.join(tempfile.mkdtemp(), 'ran')}  # what the hostile pickles of test_data.py write, where they get through
+           'EVIL': str(folder/'evil-ran')}  # what the hostile pickles of test_data.py write, where they get through
+    (folder/'evil-ran').unlink(missing_ok=True)
     r = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '-n0', '--tb=line', '--assert=plain', '-p', 'no:cacheprovider', '-k', k, *(f'tests/{f}' for f in files)],
                        cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace', timeout=300)
     return r.returncode, r.stdout

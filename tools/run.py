@@ -55,7 +55,7 @@ def key(path):
     h = hashlib.sha256(platform.python_version().encode())
     for f in [Path(__file__), ROOT/'requirements.txt', NOTES/'mnist.npz', *(NOTES/f'{m}.py' for m in mods)]:
         if f.exists(): h.update(f.read_bytes())
-    h.update(json.dumps([c.source for c in code_cells(read(path))]).encode())
+    h.update(json.dumps([c.source for i, c in enumerate(read(path).cells) if i == 0 or c.cell_type == 'code']).encode())
     return h.hexdigest()
 
 def execute(path, on_cell):
@@ -113,6 +113,7 @@ def main():
     ap.add_argument('names', nargs='*', help="notebooks to run, such as 01_matmul (default: all)")
     ap.add_argument('--store', action='store_true', help="write the outputs into nbs/ too")
     args = ap.parse_args()
+    sys.stdout.reconfigure(errors='replace')  # a console that can't show an error's every letter
     con, failed = Console(highlight=False, soft_wrap=True), None
     table = Table('notebook', 'seconds', 'cells', 'status')
     for c in table.columns[1:3]: c.justify = 'right'
@@ -120,8 +121,9 @@ def main():
     with Progress(TextColumn('{task.description:<24}'), BarColumn(), MofNCompleteColumn(), TextColumn('cells'), TimeElapsedColumn(),
                   console=con, transient=True) as bar:
         for p in paths:
-            n = len(read(p).cells)
-            task = bar.add_task(p.stem, total=n)
+            nb = read(p)
+            n = len(nb.cells)
+            task = bar.add_task(p.stem, total=sum(bool(c.source.strip()) for c in code_cells(nb)))
             t0 = time.perf_counter()
             try:
                 took = run(p, lambda: bar.advance(task))

@@ -79,7 +79,6 @@ def main():
     if sphinx(['-W', '--keep-going', '-q', '-j', 'auto', '-b', 'html', '-c', str(HERE), '-d', str(TREES), str(SRC), str(OUT)]):
         shutil.rmtree(TREES, ignore_errors=True)  # or the next build would skip the page that warned
         sys.exit('The site was not built: see the warnings above')
-    (OUT/'.nojekyll').touch()  # Pages leaves out folders that begin with _ otherwise
     KEY.write_text(key)
     print(f'Site: {n} pages in {time.perf_counter()-start:.1f} s, _docs/index.html')
 
