@@ -434,7 +434,8 @@ def test_any_other_content_is_a_data_error(tmp_path_factory, o, protocol):
     except DataError: return
     for x, y in (ts[:2], ts[2:]): assert x.dtype == torch.float32 and x.shape == (len(y), 784) and y.dtype == torch.int64
 
-@pytest.mark.parametrize('body', [b'', b'no gzip', gzip.compress(b''), gzip.compress(b'\x80'), GOOD[:1000], gzip.compress(gzip.decompress(GOOD)[:-1])])
+@pytest.mark.parametrize('body', [b'', b'no gzip', gzip.compress(b''), gzip.compress(b'\x80'), GOOD[:1000], gzip.compress(gzip.decompress(GOOD)[:-1])],
+                         ids=['empty', 'no gzip', 'nothing in it', 'one byte', 'cut', 'pickle cut'])
 def test_cut_or_no_gzip(tmp_path, body):
     f = tmp_path/'x.gz'
     f.write_bytes(body)
