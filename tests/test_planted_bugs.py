@@ -6,7 +6,7 @@ import os, re, shutil, subprocess, sys
 import pytest
 from project import ROOT
 
-FC, MM, EX, DA = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data'))
+FC, MM, EX, DA, TR, CV, LE = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner'))
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
