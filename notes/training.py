@@ -347,7 +347,9 @@ def plot_history(
     axs[0].set(xlabel='epoch', ylabel='loss', yscale='log'); axs[0].legend(fontsize=9)
     axs[1].plot(range(1,epochs+1), history['accuracy'], 'o-', color='#0072B2')
     axs[1].set(xlabel='epoch', ylabel='validation accuracy')
-    for ax in axs: ax.grid(alpha=.3)
+    for ax in axs:
+        ax.grid(alpha=.3)
+        ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
 # %% ../nbs/03_minibatch_training.ipynb #0aa203fb
