@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['conv_size', 'unfold', 'conv2d', 'fold', 'conv2d_grad', 'max_pool2d', 'max_pool2d_grad', 'avg_pool2d',
-           'avg_pool2d_grad', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten']
+           'avg_pool2d_grad', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'receptive_field']
 
 # %% ../nbs/04_convolutions.ipynb #dd916164
 import math,torch
@@ -249,6 +249,24 @@ class AvgPool2d(Module):
     def bwd(self, g, x): return avg_pool2d_grad(g, x, self.kernel_size, self.stride, self.padding)
 
 class Flatten(Module):
-    "One row for each image: (n, c, h, w) becomes (n, c·h·w)"
-    def forward(self, x): return x.flatten(1)
+    "One row for each image: (n, c, h, w) becomes (n, c·h·w); `ValueError` without a batch"
+    def forward(self, x):
+        if x.ndim<2: raise ValueError(f"x {tuple(x.shape)} has no rows to keep: it must be (n, ...)")
+        return x.flatten(1)
     def bwd(self, g, x): return g.reshape(x.shape)
+
+# %% ../nbs/04_convolutions.ipynb #05dbd242
+def receptive_field(
+    layers, # Layers of ours or of PyTorch's, in their order: a list or a Sequential
+    side:int=0, # 0 for rows, 1 for columns
+)->list: # For each layer (size, stride, start) in pixels of the input: unit i sees `size` pixels from `start+i*stride` on
+    "How far the units of each layer see along one side; `ValueError` for a layer that mixes all places, such as Linear"
+    size,stride,start,res = 1,1,0,[]
+    for i,l in enumerate(layers.children() if isinstance(layers, Module) else layers):
+        if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):
+            raise ValueError(f"layer {i}, {type(l).__name__}, has no places left: pass the layers before it")
+        if hasattr(l, 'kernel_size'):
+            k,s,p,d = (_pair(getattr(l, a, 1), a, least)[side] for a,least in (('kernel_size',1),('stride',1),('padding',0),('dilation',1)))
+            size,start,stride = size + d*(k-1)*stride,start - p*stride,s*stride
+        res.append((size,stride,start))
+    return res

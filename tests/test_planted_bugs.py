@@ -31,6 +31,16 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'unpickler allows everything': (DA, 'hostile', 'raise pickle.UnpicklingError(f"it asks', 'return super().find_class(module, name)\n            raise pickle.UnpicklingError(f"it asks'),
     'download: hash not checked': (DA, 'wrong_hash', 'if got!=sha256: raise', 'if False: raise'),
     'download: half a file stays': (DA, 'one_clear_error', 'finally: part.unlink(missing_ok=True)', 'finally: pass'),
+    'convolution: last position forgotten': (CV, 'conv_size', '//stride + 1', '//stride'),
+    'windows: stride and dilation swapped': (CV, 'unfold_fold', 'row*d[0],col*d[1],row*s[0],col*s[1]', 'row*s[0],col*s[1],row*d[0],col*d[1]'),
+    'fold: the last copy overwrites': (CV, 'unfold_fold', '+= u[:,:,i,j]', '= u[:,:,i,j]'),
+    'fold: no dilation': (CV, 'unfold_fold', 'top,left = i*dh,j*dw', 'top,left = i,j'),
+    'convolution gradient: mean for sum': (CV, 'whole_range', 'g.sum(1)', 'g.mean(1)'),
+    'convolution gradient: kernels not transposed': (CV, 'whole_range', '(w.flatten(1).t()@g)', '(w.transpose(0,1).reshape(w[0].numel(),-1)@g)'),
+    'max pooling: a frame of zeros': (CV, 'negative_pixels', '_moved(_pool_windows(x, kernel_size, stride, padding, -math.inf))', '_moved(_pool_windows(x, kernel_size, stride, padding, 0.))'),
+    'max pooling gradient: to all that tie': (CV, 'ties', 'first = (v==largest)&free', 'first = v==largest'),
+    'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(self.weight)[0])', 'math.sqrt(n_in)'),
+    'receptive field: stride too early': (CV, 'receptive_field', 'size + d*(k-1)*stride,start', 'size + d*(k-1)*stride*s,start'),
 }
 
 def run_tests(folder, files, k):
