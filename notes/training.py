@@ -153,6 +153,7 @@ class SGD:
         if isinstance(params, Tensor): raise TypeError("params must be several tensors: pass model.parameters(), or [p] for one")
         params = list(params)
         if not params: raise ValueError("no parameters: pass model.parameters(), which can be used up only once")
+        if bad := [type(p).__name__ for p in params if not isinstance(p, Tensor)]: raise TypeError(f"params must be tensors, not {bad[0]}")
         if not lr>=0: raise ValueError(f"lr must not be below 0, and it is {lr}")
         self.param_groups = [dict(params=params, lr=lr)]
     def _pairs(self): return ((p,g['lr']) for g in self.param_groups for p in g['params'] if p.grad is not None)
@@ -272,12 +273,13 @@ def evaluate(
     "Loss and accuracy of `model` on all of `dl`, in evaluation mode; `ValueError` for an empty `dl`"
     n,loss,hits,mode = 0,0.,0,model.training
     model.eval()
-    for xb,yb in dl:
-        out = model(xb)
-        n += len(yb)
-        loss += loss_func(out, yb).item()*len(yb)
-        hits += (out.argmax(1)==yb).sum().item()
-    model.train(mode)
+    try:
+        for xb,yb in dl:
+            out = model(xb)
+            n += len(yb)
+            loss += loss_func(out, yb).item()*len(yb)
+            hits += (out.argmax(1)==yb).sum().item()
+    finally: model.train(mode)
     if not n: raise ValueError("dl gave no batches: is its dataset empty?")
     return loss/n,hits/n
 
@@ -339,10 +341,13 @@ def plot_history(
 ): # The figure
     "Draw the losses, and the accuracy after each epoch"
     import matplotlib.pyplot as plt
-    steps,epochs = len(history['train_loss']),len(history['valid_loss'])
+    losses,epochs = torch.tensor(history['train_loss']),len(history['valid_loss'])
     if not epochs: raise ValueError("no epoch to draw: history is empty")
+    k = max(1, len(losses)//(20*epochs))
     fig,axs = plt.subplots(1, 2, figsize=(8,3), layout='constrained')
-    axs[0].plot([(i+1)*epochs/steps for i in range(steps)], history['train_loss'], color='#999999', lw=.5, label='training, each batch')
+    xs = torch.arange(1, len(losses)+1)*epochs/len(losses)
+    axs[0].plot(xs, losses, color='#bbbbbb', lw=.5, label='training, each batch')
+    axs[0].plot(xs[k-1::k], losses.unfold(0, k, k).mean(1), 'k--', lw=1, label=f'training, mean of {k}')
     axs[0].plot(range(1,epochs+1), history['valid_loss'], 'o-', color='#0072B2', label='validation')
     axs[0].set(xlabel='epoch', ylabel='loss', yscale='log'); axs[0].legend(fontsize=9)
     axs[1].plot(range(1,epochs+1), history['accuracy'], 'o-', color='#0072B2')
