@@ -45,6 +45,16 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'train: inner modules forgotten': (TR, 'train_and_eval', 'for m in self.children(): m.train(mode)', 'pass'),
     'fit: gradients add up': (TR, 'plain_loop', '        opt.zero_grad()\n', ''),
     'confusion matrix: rows and columns swapped': (TR, 'confusion', 'targ.long()*c + pred.long()', 'pred.long()*c + targ.long()'),
+    'convolution: last position forgotten': (CV, 'conv_size', '//stride + 1', '//stride'),
+    'windows: stride and dilation swapped': (CV, 'unfold_fold', 'row*d[0],col*d[1],row*s[0],col*s[1]', 'row*s[0],col*s[1],row*d[0],col*d[1]'),
+    'fold: the last copy overwrites': (CV, 'unfold_fold', '+= u[:,:,i,j]', '= u[:,:,i,j]'),
+    'fold: no dilation': (CV, 'unfold_fold', 'top,left = i*dh,j*dw', 'top,left = i,j'),
+    'convolution gradient: mean for sum': (CV, 'whole_range', 'g.sum(1)', 'g.mean(1)'),
+    'convolution gradient: kernels not transposed': (CV, 'whole_range', '(w.flatten(1).t()@g)', '(w.transpose(0,1).reshape(w[0].numel(),-1)@g)'),
+    'max pooling: a frame of zeros': (CV, 'negative_pixels', '_moved(_pool_windows(x, kernel_size, stride, padding, -math.inf))', '_moved(_pool_windows(x, kernel_size, stride, padding, 0.))'),
+    'max pooling gradient: to all that tie': (CV, 'ties', 'first = (v==largest)&free', 'first = v==largest'),
+    'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(self.weight)[0])', 'math.sqrt(n_in)'),
+    'receptive field: stride too early': (CV, 'receptive_field', 'size + d*(k-1)*stride,start', 'size + d*(k-1)*stride*s,start'),
 }
 
 def run_tests(folder, files, k):
