@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'CancelStep', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'Callback', 'Learner', 'Metrics', 'Recorder',
-           'Progress', 'default_device', 'to_device', 'Device', 'default_cbs', 'GradClip', 'GradAccum', 'get_rng',
-           'set_rng', 'LRFinder', 'EarlyStopping', 'CheckpointError', 'save_checkpoint', 'load_checkpoint',
-           'Checkpoint']
+           'Progress', 'default_device', 'Device', 'default_cbs', 'LRFinder', 'get_rng', 'set_rng', 'GradClip',
+           'GradAccum', 'EarlyStopping', 'CheckpointError', 'save_checkpoint', 'load_checkpoint', 'Checkpoint']
 
 # %% ../nbs/05_learner.ipynb #c8a4db8a
-import copy,io,math,os,pickle,random,sys,time,zipfile
+import base64,copy,io,math,os,pickle,random,sys,time,zipfile
 from contextlib import ExitStack,contextmanager
 from pathlib import Path
 import numpy as np, torch
@@ -126,7 +125,7 @@ def _with_cbs(self:Learner, cbs):
         self.cbs = list(kept)
         self.add_cbs(cbs)
         self.cbs.sort(key=lambda cb: cb.order)
-        self._on = {e: [getattr(cb, e) for cb in self.cbs if hasattr(cb, e)] for e in EVENTS}
+        self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))] for e in EVENTS}
         yield
     finally:
         self.cbs = kept
@@ -150,67 +149,77 @@ def fit(self:Learner,
     "Train, and validate after each epoch; leaves the model in evaluation mode. `ValueError` for a negative `n_epochs`"
     if n_epochs<0: raise ValueError(f"n_epochs={n_epochs}: pass 0 or more")
     if lr is not None: self.set_lr(lr)
-    self.n_epochs,self.first_epoch = n_epochs,0
+    self.n_epochs,self.first_epoch,self.resumed,self.metrics = n_epochs,0,False,{}
     with self._with_cbs(cbs), ExitStack() as stack:
         try: self._fit(stack)
         except CancelFit: pass
 
 # %% ../nbs/05_learner.ipynb #51aeda41
-def _mean(rows):
-    "Mean of each column but the first, which holds the weights"
-    n,*cols = zip(*rows)
+def _mean(values, n):
+    "Mean of numbers or 0-d tensors, one for each batch, weighed by the batches' items"
     n = torch.tensor(n, dtype=torch.float64)
-    return [(torch.stack([torch.as_tensor(v) for v in c]).cpu().double()@n/n.sum()).item() for c in cols]
+    v = torch.stack(values).cpu().double() if isinstance(values[0], Tensor) else torch.tensor(values, dtype=torch.float64)
+    return (v@n/n.sum()).item()
 
 class Metrics(Callback):
-    "Means over all items of the loss and of `fs`, in `learn.metrics` after each epoch"
+    "Means over all items of the validation loss and of `fs`, in `learn.metrics` after each epoch"
     order,records = -20,True
     def __init__(self,
         **fs, # Name of a metric = function of predictions and targets that gives a mean over the batch
     ): self.fs = fs
-    def before_epoch(self): self.rows = {True:[],False:[]}
+    def before_epoch(self): self.rows = []
     def after_batch(self):
         l = self.learn
-        row = [len(l.xb),l.loss.detach()]
-        if not l.training: row += [f(l.pred, l.yb) for f in self.fs.values()]
-        self.rows[l.training].append(row)
+        if not l.training: self.rows.append([len(l.xb), l.loss, *(f(l.pred, l.yb) for f in self.fs.values())])
     def after_epoch(self):
-        t,v = (_mean(r) if r else [] for r in (self.rows[True],self.rows[False]))
-        self.learn.metrics = dict(zip(('train_loss','valid_loss',*self.fs), (*t,*v)))
-    def state_dict(self): return dict(rows=self.rows)
-    def load_state_dict(self, state): self.rows = state['rows']
+        n,*columns = zip(*self.rows) if self.rows else [()]
+        self.learn.metrics = {k: _mean(c, n) for k,c in zip(('valid_loss',*self.fs), columns)}
 
 # %% ../nbs/05_learner.ipynb #56c612a3
 class Recorder(Callback):
-    "Keeps loss and learning rate of every training batch, and `learn.metrics` of every epoch, over all fits"
+    "Keeps loss and learning rate of every training batch, and the training loss and `learn.metrics` of every epoch, over all fits"
     order,records = -10,True
-    def __init__(self): self._losses,self._new,self.lrs,self.epochs = [],[],[],[]
+    def __init__(self): self._losses,self._new,self.lrs,self.epochs,self.items,self.start = [],[],[],[],[],(0,0)
     def after_create(self): self.learn.recorder = self
+    def before_fit(self):
+        if not self.learn.resumed: self.start = len(self.lrs),len(self.epochs)
+    def before_epoch(self): self.items = []
     def after_batch(self):
         l = self.learn
         if not l.training: return
         self._new.append(l.loss.detach())
         self.lrs.append(l.opt.param_groups[0]['lr'])
-    def after_epoch(self): self.epochs.append(dict(epoch=len(self.epochs)+1, step=len(self.lrs), **self.learn.metrics))
-    @property
-    def losses(self)->list: # One number for each batch
-        "Loss of every training batch"
-        if self._new: self._losses += torch.stack(self._new).tolist()
-        self._new = []
-        return self._losses
-    def state_dict(self): return dict(losses=self.losses, lrs=self.lrs, epochs=self.epochs)
-    def load_state_dict(self, state): self._losses,self._new,self.lrs,self.epochs = list(state['losses']),[],list(state['lrs']),list(state['epochs'])
+        self.items.append(len(l.xb))
+    def state_dict(self): return dict(_losses=self.losses, lrs=self.lrs, epochs=self.epochs, items=self.items, start=self.start)
+    def load_state_dict(self, state): vars(self).update(state, _new=[])
+
+# %% ../nbs/05_learner.ipynb #b5d9a021
+@patch(as_prop=True)
+def losses(self:Recorder)->list: # One number for each batch
+    "Loss of every training batch"
+    if self._new: self._losses += torch.stack(self._new).tolist()
+    self._new = []
+    return self._losses
+
+@patch
+def after_epoch(self:Recorder):
+    l,k = self.learn,len(self.items)
+    if k: l.metrics = dict(train_loss=_mean(self.losses[-k:], self.items), **l.metrics)
+    self.epochs.append(dict(epoch=len(self.epochs)+1, step=len(self.lrs), **l.metrics))
 
 # %% ../nbs/05_learner.ipynb #50930c74
+def _axes(ax):
+    if ax is not None: return ax
+    import matplotlib.pyplot as plt
+    return plt.subplots(figsize=(6,3), layout='constrained')[1]
+
 @patch
 def plot(self:Recorder,
     ax=None, # matplotlib axes to draw in; new ones without
     n:int=None, # Batches that the axis has room for
 ): # The axes
     "Draw the training loss of every batch, their running mean, and the validation loss of every epoch"
-    if ax is None:
-        import matplotlib.pyplot as plt
-        ax = plt.subplots(figsize=(6,3), layout='constrained')[1]
+    ax = _axes(ax)
     k = max(1, len(self.losses)//50)
     mean = np.convolve(self.losses, np.ones(k)/k, 'valid') if self.losses else []
     ax.plot(range(1, len(self.losses)+1), self.losses, color='#56B4E9', lw=.6, alpha=.6)
@@ -231,38 +240,35 @@ class _Terminal:
     "A line for each epoch on stdout, and a bar on stderr where that is a terminal"
     def __init__(self, learn, rec):
         from tqdm import tqdm
-        self.learn,self.rec,self.bar,self.shown = learn,rec,tqdm(total=learn.n_epochs*len(learn.dls[0]), disable=None, leave=False, unit='batch'),[]
+        self.rec,self.shown = rec,rec.start[1]
+        self.bar = tqdm(total=learn.n_epochs*len(learn.dls[0]), initial=len(rec.lrs)-rec.start[0], disable=None, leave=False, unit='batch')
     def batch(self): self.bar.update()
     def epoch(self):
-        row = self.rec.epochs[-1]
-        if self.shown!=_columns(row): self.bar.write(_row(_columns(row)))
-        self.shown = _columns(row)
-        self.bar.write(_row([row[k] for k in self.shown]))
+        for row in self.rec.epochs[self.shown:]:
+            if self.shown==self.rec.start[1]: self.bar.write(_row(_columns(row)))
+            self.bar.write(_row([row[k] for k in _columns(row)]))
+            self.shown += 1
     def close(self): self.bar.close()
 
 # %% ../nbs/05_learner.ipynb #2edcc15f
-class _Text:
-    def __init__(self, text): self.text = text
-    def __repr__(self): return self.text
-
 class _Notebook:
     "A plot and a table below the cell, brought up to date while the fit runs"
     def __init__(self, learn, rec):
         from matplotlib.figure import Figure
         self.ip,self.figure,self.rec = sys.modules['IPython.display'],Figure,rec
-        self.n,self.first = len(rec.losses)+learn.n_epochs*len(learn.dls[0]),len(rec.epochs)
-        self.next,self.views = 0.,None
+        self.n,self.next,self.views = learn.n_epochs*len(learn.dls[0]),0.,None
     def draw(self):
         start = time.perf_counter()
         fig,png = self.figure(figsize=(6,3), layout='constrained'),io.BytesIO()
-        self.rec.plot(fig.subplots(), self.n)
+        self.rec.plot(fig.subplots(), self.rec.start[0]+self.n)
         fig.savefig(png, format='png', dpi=100)
-        rows = self.rec.epochs[self.first:]
+        rows = self.rec.epochs[self.rec.start[1]:]
         heads = [_row(_columns(r)) for r in rows[:1]]
-        shown = self.ip.Image(png.getvalue()),_Text('\n'.join([*heads, *(_row([r[k] for k in _columns(r)]) for r in rows)]))
-        if self.views is None: self.views = [self.ip.display(o, display_id=True) for o in shown]
+        table = '\n'.join([*heads, *(_row([r[k] for k in _columns(r)]) for r in rows)])
+        shown = {'image/png': base64.b64encode(png.getvalue()).decode(), 'text/plain': 'losses'},{'text/plain': table}
+        if self.views is None: self.views = [self.ip.display(o, raw=True, display_id=True) for o in shown]
         else:
-            for v,o in zip(self.views, shown): v.update(o)
+            for v,o in zip(self.views, shown): v.update(o, raw=True)
         now = time.perf_counter()
         self.next = now + max(.5, 50*(now-start))
     def batch(self):
@@ -278,10 +284,13 @@ def _in_notebook():
 class Progress(Callback):
     "Shows how a fit goes: a live plot and a table in a notebook, a bar and lines in a terminal, plain lines in a pipe"
     order,records = 40,True
+    def __init__(self,
+        plot:bool=True, # Draw, where that is possible?
+    ): self.plot = plot
     def before_fit(self):
         rec = getattr(self.learn, 'recorder', None)
         if rec is None: raise ValueError("Progress shows what a Recorder keeps: give the Learner a Recorder() too")
-        self.view = (_Notebook if _in_notebook() else _Terminal)(self.learn, rec)
+        self.view = (_Notebook if self.plot and _in_notebook() else _Terminal)(self.learn, rec)
     def after_batch(self):
         if self.learn.training: self.view.batch()
     def after_epoch(self): self.view.epoch()
@@ -305,16 +314,6 @@ def default_device(
     return torch.device('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu')
 
 # %% ../nbs/05_learner.ipynb #95d9816a
-def to_device(
-    o, # Tensor, or list, tuple or dictionary of what this function takes; anything else is left as it is
-    device, # Where to
-): # The same, there
-    "Move tensors to a device"
-    if isinstance(o, Tensor): return o.to(device, non_blocking=True)
-    if isinstance(o, (list,tuple)): return type(o)(to_device(v, device) for v in o)
-    if isinstance(o, dict): return {k: to_device(v, device) for k,v in o.items()}
-    return o
-
 class Device(Callback):
     "Trains on `device`: moves the model and the loss when it is added to a `Learner`, and every batch"
     order = -50
@@ -324,53 +323,85 @@ class Device(Callback):
     def after_create(self):
         for m in (self.learn.model,self.learn.loss_func):
             if hasattr(m, 'to'): m.to(self.device)
+        if self.device.type=='cpu': self.before_batch = None # where batches come from
     def before_batch(self):
         l = self.learn
-        l.xb,l.yb = to_device(l.xb, self.device),to_device(l.yb, self.device)
+        l.xb,l.yb = l.xb.to(self.device, non_blocking=True),l.yb.to(self.device, non_blocking=True)
 
 # %% ../nbs/05_learner.ipynb #bffc674e
 def default_cbs(
+    plot:bool=True, # Draw in a notebook?
     **metrics, # Name of a metric = function of predictions and targets that gives a mean over the batch
 )->list: # Of callbacks
     "The callbacks that most fits want: `Device`, `Metrics`, `Recorder` and `Progress`"
-    return [Device(), Metrics(**metrics), Recorder(), Progress()]
+    return [Device(), Metrics(**metrics), Recorder(), Progress(plot)]
 
-# %% ../nbs/05_learner.ipynb #0cbaa5b4
-class GradClip(Callback):
-    "Shortens a gradient that is longer than `max_norm`, all parameters taken together"
-    order = 10
+# %% ../nbs/05_learner.ipynb #4f941951
+class LRFinder(Callback):
+    "Raises the learning rate from batch to batch and notes the losses; ends the fit when they explode"
+    order = 30
     def __init__(self,
-        max_norm:float, # Largest norm
+        start:float=1e-5, # First learning rate
+        end:float=10., # Last learning rate
+        n:int=100, # Batches from `start` to `end`
+        factor:float=4., # A loss this many times the least one ends it
     ):
-        if not max_norm>0: raise ValueError(f"max_norm={max_norm}: pass a number above 0")
-        self.max_norm = max_norm
-    def after_backward(self):
-        gs = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
-        self.norm = torch.stack([g.square().sum() for g in gs]).sum().sqrt()
-        scale = (self.max_norm/(self.norm+1e-6)).clamp(max=1)
-        for g in gs: g.mul_(scale)
+        if not 0<start<end or n<10 or not factor>1: raise ValueError(f"start={start}, end={end}, n={n}, factor={factor}: they must be 0 < start < end, n >= 10 and factor > 1")
+        self.start,self.end,self.n,self.factor = start,end,n,factor
+    def before_fit(self): self.lrs,self.losses = [],[]
+    def before_batch(self):
+        self.lrs.append(self.start*(self.end/self.start)**(len(self.losses)/(self.n-1)))
+        self.learn.set_lr(self.lrs[-1])
+    def after_batch(self):
+        self.losses.append(self.learn.loss.item())
+        if not self.losses[-1]<=self.factor*min(self.losses) or len(self.losses)==self.n: raise CancelFit
+    @property
+    def suggestion(self)->float: # Learning rate
+        "A tenth of the learning rate at which the loss, a mean over five batches, is least"
+        return self.lrs[2+int(np.argmin(np.convolve(self.losses, np.ones(5)/5, 'valid')))]/10
+    def plot(self,
+        ax=None, # matplotlib axes to draw in; new ones without
+    ): # The axes
+        "Draw the loss over the learning rate, with the suggestion"
+        ax = _axes(ax)
+        ax.semilogx(self.lrs[:len(self.losses)], self.losses, color='#0072B2', label='loss of a batch')
+        ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
+        ax.set(xlabel='learning rate', ylabel='loss'); ax.legend(fontsize=9); ax.grid(alpha=.3)
+        return ax
 
-# %% ../nbs/05_learner.ipynb #a985616d
-class GradAccum(Callback):
-    "One optimiser step for every `n` batches, as if they had been one"
-    order = 0
-    def __init__(self,
-        n:int, # Batches for a step
-    ):
-        if n<1: raise ValueError(f"n={n}: pass 1 or more")
-        self.n = n
-    def before_epoch(self): self.sums,self.items,self.batches = None,0,0
-    def after_backward(self):
-        l,ps = self.learn,[p for p in self.learn.model.parameters() if p.grad is not None]
-        k = len(l.xb)
-        gs = [k*p.grad for p in ps]
-        self.sums = gs if self.sums is None else [s+g for s,g in zip(self.sums, gs)]
-        self.items,self.batches = self.items+k,self.batches+1
-        if self.batches<self.n and l.iter+1<len(l.dl): raise CancelStep
-        for p,s in zip(ps, self.sums): p.grad = s/self.items
-        self.before_epoch()
-    def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
-    def load_state_dict(self, state): vars(self).update(state)
+# %% ../nbs/05_learner.ipynb #c2fdd8a8
+def _generators(dls):
+    "The generators that loaders and their samplers draw from"
+    found,todo = [],list(dls)
+    while todo:
+        o = todo.pop(0)
+        if isinstance(o, torch.Generator) and not any(o is g for g in found): found.append(o)
+        elif o is not None: todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches')]
+    return found
+
+def get_rng(
+    dls=(), # Loaders whose own generators are to be included
+)->dict: # Of numbers, tuples and tensors
+    "State of all random number generators: Python's, NumPy's, PyTorch's on every device, and the loaders'"
+    kind,keys,*rest = np.random.get_state()
+    v,ints,gauss = random.getstate()
+    return dict(python=(v,torch.tensor(ints),gauss), numpy=(torch.from_numpy(keys.astype(np.int64)),*rest), torch=torch.get_rng_state(),
+                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+                loaders=[g.get_state() for g in _generators(dls)])
+
+def set_rng(
+    state:dict, # As `get_rng` gives it
+    dls=(), # The loaders, in the same order
+):
+    "Put all random number generators back into `state`"
+    v,ints,gauss = state['python']
+    random.setstate((v,tuple(ints.tolist()),gauss))
+    np.random.set_state(('MT19937',state['numpy'][0].numpy().astype(np.uint32),*state['numpy'][1:]))
+    torch.set_rng_state(state['torch'])
+    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
+    if state['mps'] is not None and torch.backends.mps.is_available(): torch.mps.set_rng_state(state['mps'])
+    for g,s in zip(_generators(dls), state['loaders'], strict=True): g.set_state(s)
 
 # %% ../nbs/05_learner.ipynb #bb292dcc
 def _check_fits(here, saved):
@@ -407,73 +438,6 @@ def _set_opt_state(opt, state):
     if hasattr(opt, 'load_state_dict'): return opt.load_state_dict(state)
     for g,s in zip(opt.param_groups, state['param_groups'], strict=True): g.update(s)
 
-# %% ../nbs/05_learner.ipynb #92ce965e
-def _generators(dls):
-    "The generators that loaders and their samplers draw from"
-    found,todo = [],list(dls)
-    while todo:
-        o = todo.pop(0)
-        if isinstance(o, torch.Generator) and not any(o is g for g in found): found.append(o)
-        elif o is not None: todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches')]
-    return found
-
-def get_rng(
-    dls=(), # Loaders whose own generators are to be included
-)->dict: # Of numbers, tuples and tensors
-    "State of all random number generators: Python's, NumPy's, PyTorch's on every device, and the loaders'"
-    kind,keys,*rest = np.random.get_state()
-    return dict(python=random.getstate(), numpy=(torch.from_numpy(keys.astype(np.int64)),*rest), torch=torch.get_rng_state(),
-                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-                loaders=[g.get_state() for g in _generators(dls)])
-
-def set_rng(
-    state:dict, # As `get_rng` gives it
-    dls=(), # The loaders, in the same order
-):
-    "Put all random number generators back into `state`"
-    random.setstate(state['python'])
-    np.random.set_state(('MT19937',state['numpy'][0].numpy().astype(np.uint32),*state['numpy'][1:]))
-    torch.set_rng_state(state['torch'])
-    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
-    if state['mps'] is not None and torch.backends.mps.is_available(): torch.mps.set_rng_state(state['mps'])
-    for g,s in zip(_generators(dls), state['loaders'], strict=True): g.set_state(s)
-
-# %% ../nbs/05_learner.ipynb #de48e51e
-class LRFinder(Callback):
-    "Raises the learning rate from batch to batch and notes the losses; ends the fit when they explode"
-    order = 30
-    def __init__(self,
-        start:float=1e-5, # First learning rate
-        end:float=10., # Last learning rate
-        n:int=100, # Batches from `start` to `end`
-        factor:float=4., # A loss this many times the least one ends it
-    ):
-        if not 0<start<end or n<10 or not factor>1: raise ValueError(f"start={start}, end={end}, n={n}, factor={factor}: they must be 0 < start < end, n >= 10 and factor > 1")
-        self.start,self.end,self.n,self.factor = start,end,n,factor
-    def before_fit(self): self.lrs,self.losses = [],[]
-    def before_batch(self):
-        self.lrs.append(self.start*(self.end/self.start)**(len(self.losses)/(self.n-1)))
-        self.learn.set_lr(self.lrs[-1])
-    def after_batch(self):
-        self.losses.append(self.learn.loss.item())
-        if not self.losses[-1]<=self.factor*min(self.losses) or len(self.losses)==self.n: raise CancelFit
-    @property
-    def suggestion(self)->float: # Learning rate
-        "A tenth of the learning rate at which the loss, a mean over five batches, is least"
-        return self.lrs[2+int(np.argmin(np.convolve(self.losses, np.ones(5)/5, 'valid')))]/10
-    def plot(self,
-        ax=None, # matplotlib axes to draw in; new ones without
-    ): # The axes
-        "Draw the loss over the learning rate, with the suggestion"
-        if ax is None:
-            import matplotlib.pyplot as plt
-            ax = plt.subplots(figsize=(6,3), layout='constrained')[1]
-        ax.semilogx(self.lrs[:len(self.losses)], self.losses, color='#0072B2', label='loss of a batch')
-        ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
-        ax.set(xlabel='learning rate', ylabel='loss'); ax.legend(fontsize=9); ax.grid(alpha=.3)
-        return ax
-
 # %% ../nbs/05_learner.ipynb #f39806d6
 @patch
 def lr_find(self:Learner,
@@ -492,6 +456,43 @@ def lr_find(self:Learner,
         self.model.load_state_dict(model); _set_opt_state(self.opt, opt)
         set_rng(rng, self.dls)
     return finder
+
+# %% ../nbs/05_learner.ipynb #0cbaa5b4
+class GradClip(Callback):
+    "Shortens a gradient that is longer than `max_norm`, all parameters taken together"
+    order = 10
+    def __init__(self,
+        max_norm:float, # Largest norm
+    ):
+        if not max_norm>0: raise ValueError(f"max_norm={max_norm}: pass a number above 0")
+        self.max_norm = max_norm
+    def after_backward(self):
+        gs = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
+        self.norm = torch.stack([g.square().sum() for g in gs]).sum().sqrt()
+        scale = (self.max_norm/(self.norm+1e-6)).clamp(max=1)
+        for g in gs: g.mul_(scale)
+
+# %% ../nbs/05_learner.ipynb #76ba4544
+class GradAccum(Callback):
+    "One optimiser step for every `n` batches, as if they had been one"
+    order = 0
+    def __init__(self,
+        n:int, # Batches for a step
+    ):
+        if n<1: raise ValueError(f"n={n}: pass 1 or more")
+        self.n = n
+    def before_epoch(self): self.sums,self.items,self.batches = None,0,0
+    def after_backward(self):
+        l,ps = self.learn,[p for p in self.learn.model.parameters() if p.grad is not None]
+        k = len(l.xb)
+        gs = [k*p.grad for p in ps]
+        self.sums = gs if self.sums is None else [s+g for s,g in zip(self.sums, gs)]
+        self.items,self.batches = self.items+k,self.batches+1
+        if self.batches<self.n and l.iter+1<len(l.dl): raise CancelStep
+        for p,s in zip(ps, self.sums): p.grad = s/self.items
+        self.before_epoch()
+    def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
+    def load_state_dict(self, state): vars(self).update(state)
 
 # %% ../nbs/05_learner.ipynb #1780dbec
 class EarlyStopping(Callback):
@@ -592,7 +593,7 @@ def before_fit(self:Checkpoint):
     self._check(s)
     _set_opt_state(l.opt, s['opt'])
     l.model.load_state_dict(s['model'])
-    l.first_epoch,self.state = s['epoch'],s
+    l.first_epoch,l.resumed,self.state = s['epoch'],True,s
     self._put_back()
 
 # %% ../nbs/05_learner.ipynb #eb2833a0
