@@ -173,3 +173,49 @@ def test_checker_catches(wrong):
     good = fc.mse_grad(pred, targ)
     verify([Check('pred', lambda p: fc.mse(p, targ), pred, good)])
     with pytest.raises(AssertionError): verify([Check('pred', lambda p: fc.mse(p, targ), pred, wrong(good))])
+
+# notes.training -----------------------------------------------------------------------------------------------------------
+from notes import training as tr  # noqa: E402
+
+def logits(d):
+    "Logits of any scale, with the classes in the last of one to three dimensions"
+    lead = [d.size('n') for _ in range(d.data.draw(st.integers(0, 2), label='more dimensions'))]
+    return d.randn(*lead, d.size('c'))*d.data.draw(st.sampled_from([1., 10.]), label='scale')
+
+def scored(d):
+    "Logits (n, c), and a class for each row"
+    n, c = d.size('n'), d.size('c')
+    return d.randn(n, c), torch.randint(c, (n,), generator=d.rng)
+
+@case('training.logsumexp_grad')
+def logsumexp_case(d):
+    x = logits(d)
+    g = d.randn(*x.shape[:-1]) if x.ndim > 1 else torch.randn((), dtype=torch.float64, generator=d.rng)
+    return [Check('x', lambda x: (tr.logsumexp(x)*g).sum(), x, tr.logsumexp_grad(g, x))]
+
+def flat(g):
+    "Is the gradient so near 0 that central differences see their own rounding?"
+    assume(bool(g.abs().max() > 1e-3))
+    return g
+
+@case('training.softmax_grad', 'training.log_softmax_grad')
+def softmax_case(d):
+    x = logits(d)
+    assume(x.shape[-1] > 1)  # of one class the probability is 1, whatever its logit
+    g = d.randn(*x.shape)
+    return [Check('softmax', lambda x: (tr.softmax(x)*g).sum(), x, flat(tr.softmax_grad(g, x))),
+            Check('log_softmax', lambda x: (tr.log_softmax(x)*g).sum(), x, flat(tr.log_softmax_grad(g, x)))]
+
+@case('training.nll_grad')
+def nll_case(d):
+    log_p, targ = scored(d)
+    return [Check('log_p', lambda t: tr.nll(t, targ), log_p, tr.nll_grad(log_p, targ))]
+
+@case('training.cross_entropy_grad', 'training.CrossEntropy')
+def cross_entropy_case(d):
+    x, targ = scored(d)
+    assume(x.shape[1] > 1)
+    scale, loss = d.data.draw(st.sampled_from([1., -2.5]), label='gradient of the loss'), tr.CrossEntropy()
+    loss(x, targ)
+    return [Check('function', lambda x: tr.cross_entropy(x, targ), x, flat(tr.cross_entropy_grad(x, targ))),
+            Check('layer', lambda x: scale*tr.cross_entropy(x, targ), x, loss.backward() if scale == 1 else loss.backward(scale))]

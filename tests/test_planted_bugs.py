@@ -31,6 +31,20 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'unpickler allows everything': (DA, 'hostile', 'raise pickle.UnpicklingError(f"it asks', 'return super().find_class(module, name)\n            raise pickle.UnpicklingError(f"it asks'),
     'download: hash not checked': (DA, 'wrong_hash', 'if got!=sha256: raise', 'if False: raise'),
     'download: half a file stays': (DA, 'one_clear_error', 'finally: part.unlink(missing_ok=True)', 'finally: pass'),
+    'logsumexp overflows': (TR, 'softmax_and', 'm = m.masked_fill(m.isinf(), 0.)', 'm = m*0.'),
+    'log_softmax: large numbers subtracted last': (TR, 'shift', 'x = x - x.detach().amax(-1, keepdim=True)', 'x = x + 0'),
+    'log_softmax gradient: the sum forgotten': (('training', 'test_backward.py'), 'test_backward', 'return g - logsumexp_grad(g.sum(-1), x)', 'return g + 0'),
+    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'test_backward', 'return softmax(x)/len(x) + nll_grad(x, targ)', 'return softmax(x) + nll_grad(x, targ)'),
+    'class -1 counts from the end': (TR, 'wrong_input', 'if lo<0 or hi>=c: raise', 'if hi>=c: raise'),
+    'SGD: gradients stay': (TR, 'sgd_is', 'for p,_ in self._pairs(): p.grad = None', 'pass'),
+    'sampler: one order for all epochs': (TR, 'sampler', 'torch.randperm(self.n, generator=self.generator)', 'torch.randperm(self.n, generator=torch.Generator().manual_seed(3))'),
+    'batches: the short one is always dropped': (TR, 'batch_sampler', 'if len(batch)==self.batch_size or not self.drop_last: yield', 'if len(batch)==self.batch_size: yield'),
+    'get_dls: a loader draws from the global generator': (TR, 'global_generator', 'sampler=batches, generator=g)', 'sampler=batches)'),
+    'evaluate: a short batch counts as a full one': (TR, 'test_evaluate', '.item()*len(yb)', '.item()*max(len(yb), 16)'),
+    'evaluate: training mode never comes back': (TR, 'modes', 'finally: model.train(mode)', 'finally: pass'),
+    'train: inner modules forgotten': (TR, 'train_and_eval', 'for m in self.children(): m.train(mode)', 'pass'),
+    'fit: gradients add up': (TR, 'plain_loop', '        opt.zero_grad()\n', ''),
+    'confusion matrix: rows and columns swapped': (TR, 'confusion', 'targ.long()*c + pred.long()', 'pred.long()*c + targ.long()'),
 }
 
 def run_tests(folder, files, k):
