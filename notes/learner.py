@@ -366,7 +366,7 @@ class LRFinder(Callback):
         ax = _axes(ax)
         ax.semilogx(self.lrs[:len(self.losses)], self.losses, color='#0072B2', label='loss of a batch')
         ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
-        ax.set(xlabel='learning rate', ylabel='loss'); ax.legend(fontsize=9); ax.grid(alpha=.3)
+        ax.set(xlabel='learning rate', ylabel='loss', ylim=(None,1.5*self.losses[0])); ax.legend(fontsize=9); ax.grid(alpha=.3)
         return ax
 
 # %% ../nbs/05_learner.ipynb #c2fdd8a8
