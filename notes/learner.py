@@ -28,7 +28,7 @@ EVENTS = ('before_fit','before_epoch','before_batch','after_predict','after_loss
           'after_epoch','after_fit','cleanup_fit')
 
 class Callback:
-    "Something to do at events of a fit: a subclass has a method for each event of `EVENTS` that it wants, and finds the `Learner` in `self.learn`"
+    "Things to do at events of a fit: a method for each of `EVENTS` that a subclass wants; the `Learner` is `self.learn`"
     order = 0 # Callbacks with a lower one are called first; those with the same in the order they were given
     records = False # Does it only watch? Then `lr_find` and `get_preds` leave it out
     def __init_subclass__(cls):
@@ -47,8 +47,9 @@ class Learner:
         lr:float=.1, # Learning rate
         cbs=(), # Callbacks
     ):
-        if len(dls)!=2: raise ValueError(f"dls must be two loaders, for training and for validation, not {len(dls)}: pass None for no validation")
-        self.model,self.dls,self.loss_func,self.cbs,self.training,self.metrics = model,tuple(dls),loss_func,[],False,{}
+        if len(dls)!=2: raise ValueError(f"dls must be two loaders, not {len(dls)}: one for training, one or None for validation")
+        self.model,self.dls,self.loss_func,self.cbs = model,tuple(dls),loss_func,[]
+        self.training,self.metrics = False,{}
         self.add_cbs(cbs)
         self.opt = opt_func(list(model.parameters()), lr=lr)
     def predict(self): self.pred = self.model(self.xb)
@@ -109,6 +110,7 @@ def _pass(self:Learner, dl, training):
 
 @patch
 def _epoch(self:Learner):
+    self.metrics = {}
     try:
         self('before_epoch')
         self._pass(self.dls[0], True)
@@ -162,11 +164,11 @@ def _mean(values, n):
     return (v@n/n.sum()).item()
 
 class Metrics(Callback):
-    "Means over all items of the validation loss and of `fs`, in `learn.metrics` after each epoch"
+    "Means over all items of the validation loss and of the given metrics, in `learn.metrics` after each epoch"
     order,records = -20,True
     def __init__(self,
-        **fs, # Name of a metric = function of predictions and targets that gives a mean over the batch
-    ): self.fs = fs
+        **kwargs, # Name of a metric = function of predictions and targets that gives a mean over the batch
+    ): self.fs = kwargs
     def before_epoch(self): self.rows = []
     def after_batch(self):
         l = self.learn
@@ -225,14 +227,16 @@ def plot(self:Recorder,
     ax.plot(range(1, len(self.losses)+1), self.losses, color='#56B4E9', lw=.6, alpha=.6)
     ax.plot(range(k, k+len(mean)), mean, color='#0072B2', lw=1.5, label=f'training, mean of {k}')
     vs = [(r['step'],r['valid_loss']) for r in self.epochs if 'valid_loss' in r]
-    if vs: ax.plot(*zip(*vs), 'o--', color='#D55E00', label='validation')
+    if vs: ax.plot(*zip(*vs), 'o--', color='#D55E00', clip_on=False, label='validation')
     ax.set(xlabel='batch', ylabel='loss', xlim=(0,max(n or 0, len(self.losses), 1)))
     if self.losses: ax.legend(fontsize=9)
     ax.grid(alpha=.3)
     return ax
 
 # %% ../nbs/05_learner.ipynb #e8cb6d26
-def _row(cells): return '  '.join(f'{c:.4f}'.rjust(10) if isinstance(c, float) else str(c).rjust(max(5, 10*(i>0))) for i,c in enumerate(cells))
+def _row(cells):
+    texts = (f'{c:.4f}' if isinstance(c, float) else str(c) for c in cells)
+    return '  '.join(s.rjust(10 if i else 5) for i,s in enumerate(texts))
 
 def _columns(row): return [k for k in row if k!='step']
 
@@ -331,10 +335,10 @@ class Device(Callback):
 # %% ../nbs/05_learner.ipynb #bffc674e
 def default_cbs(
     plot:bool=True, # Draw in a notebook?
-    **metrics, # Name of a metric = function of predictions and targets that gives a mean over the batch
+    **kwargs, # Name of a metric = function of predictions and targets that gives a mean over the batch
 )->list: # Of callbacks
     "The callbacks that most fits want: `Device`, `Metrics`, `Recorder` and `Progress`"
-    return [Device(), Metrics(**metrics), Recorder(), Progress(plot)]
+    return [Device(), Metrics(**kwargs), Recorder(), Progress(plot)]
 
 # %% ../nbs/05_learner.ipynb #4f941951
 class LRFinder(Callback):
@@ -346,7 +350,8 @@ class LRFinder(Callback):
         n:int=100, # Batches from `start` to `end`
         factor:float=4., # A loss this many times the least one ends it
     ):
-        if not 0<start<end or n<10 or not factor>1: raise ValueError(f"start={start}, end={end}, n={n}, factor={factor}: they must be 0 < start < end, n >= 10 and factor > 1")
+        if not 0<start<end or n<10 or not factor>1:
+            raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: they must be 0 < start < end, n >= 10 and factor > 1")
         self.start,self.end,self.n,self.factor = start,end,n,factor
     def before_fit(self): self.lrs,self.losses = [],[]
     def before_batch(self):
@@ -355,10 +360,6 @@ class LRFinder(Callback):
     def after_batch(self):
         self.losses.append(self.learn.loss.item())
         if not self.losses[-1]<=self.factor*min(self.losses) or len(self.losses)==self.n: raise CancelFit
-    @property
-    def suggestion(self)->float: # Learning rate
-        "A tenth of the learning rate at which the loss, a mean over five batches, is least"
-        return self.lrs[2+int(np.argmin(np.convolve(self.losses, np.ones(5)/5, 'valid')))]/10
     def plot(self,
         ax=None, # matplotlib axes to draw in; new ones without
     ): # The axes
@@ -368,6 +369,12 @@ class LRFinder(Callback):
         ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
         ax.set(xlabel='learning rate', ylabel='loss', ylim=(None,1.5*self.losses[0])); ax.legend(fontsize=9); ax.grid(alpha=.3)
         return ax
+
+# %% ../nbs/05_learner.ipynb #26a4db1a
+@patch(as_prop=True)
+def suggestion(self:LRFinder)->float: # Learning rate
+    "A tenth of the learning rate at which the loss, a mean over five batches, is least"
+    return self.lrs[2+int(np.argmin(np.convolve(self.losses, np.ones(5)/5, 'valid')))]/10
 
 # %% ../nbs/05_learner.ipynb #c2fdd8a8
 def _generators(dls):
@@ -390,6 +397,7 @@ def get_rng(
                 mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
                 loaders=[g.get_state() for g in _generators(dls)])
 
+# %% ../nbs/05_learner.ipynb #8cd00e6a
 def set_rng(
     state:dict, # As `get_rng` gives it
     dls=(), # The loaders, in the same order
@@ -410,7 +418,8 @@ def _check_fits(here, saved):
     for what,names in (('misses',here.keys()-saved.keys()), ('has',saved.keys()-here.keys())):
         if names: raise ValueError(f"these weights are of another model: it {what} {', '.join(sorted(names))}")
     for k,v in here.items():
-        if shape(v)!=shape(saved[k]): raise ValueError(f"these weights are of another model: {k} has shape {shape(saved[k])}, and here it is {shape(v)}")
+        a,b = shape(saved[k]),shape(v)
+        if a!=b: raise ValueError(f"these weights are of another model: {k} has shape {a}, and here it is {b}")
 
 @patch
 def state_dict(self:Module
@@ -431,7 +440,8 @@ def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
 
 def _opt_state(opt):
     if hasattr(opt, 'state_dict'): return opt.state_dict()
-    if type(opt) is not SGD: raise TypeError(f"{type(opt).__name__} can't be saved: give it state_dict and load_state_dict, as PyTorch's optimisers have")
+    if type(opt) is not SGD:
+        raise TypeError(f"{type(opt).__name__} can't be saved: give it state_dict and load_state_dict, as PyTorch's optimisers have")
     return dict(param_groups=[{k:v for k,v in g.items() if k!='params'} for g in opt.param_groups])
 
 def _set_opt_state(opt, state):
@@ -508,9 +518,10 @@ class EarlyStopping(Callback):
         self.metric,self.patience,self.sign,self.min_delta = metric,patience,1-2*higher,min_delta
     def before_fit(self): self.best,self.wait,self.weights = math.inf,0,None
     def after_epoch(self):
-        if self.metric not in self.learn.metrics: raise ValueError(f"no metric {self.metric!r}: there are {', '.join(self.learn.metrics) or 'none; add Metrics()'}")
-        value = self.sign*self.learn.metrics[self.metric]
-        if value<self.best-self.min_delta: self.best,self.wait,self.weights = value,0,copy.deepcopy(self.learn.model.state_dict())
+        ms,model = self.learn.metrics,self.learn.model
+        if self.metric not in ms: raise ValueError(f"no metric {self.metric!r}: there are {', '.join(ms) or 'none; add Metrics()'}")
+        value = self.sign*ms[self.metric]
+        if value<self.best-self.min_delta: self.best,self.wait,self.weights = value,0,copy.deepcopy(model.state_dict())
         else: self.wait += 1
         if self.wait>=self.patience:
             self.after_fit()
@@ -543,7 +554,7 @@ def save_checkpoint(
 def load_checkpoint(
     path, # File that `save_checkpoint` wrote
 )->dict: # What was saved, tensors on the CPU
-    "Read a checkpoint without running code from it: the one before it where a kill has left only that, `CheckpointError` where it is damaged or something else"
+    "Read a checkpoint, or the one before it where only that is left, without running code; `CheckpointError` where it is damaged or none"
     path = Path(path)
     if not path.exists() and _previous(path).exists(): path = _previous(path)
     if not path.exists(): raise FileNotFoundError(f"no checkpoint {path}")
@@ -571,19 +582,23 @@ class Checkpoint(Callback):
     def _stateful(self): return [(type(cb).__name__,cb) for cb in self.learn.cbs if hasattr(cb, 'state_dict')]
     def _save(self, epoch, i):
         l = self.learn
-        save_checkpoint(self.path, dict(format='notes.learner 1', model=l.model.state_dict(), opt=_opt_state(l.opt), opt_kind=_kind(l.opt), epoch=epoch, iter=i,
-            batches=len(l.dls[0]), rng=get_rng(l.dls), epoch_rng=self.epoch_rng, cbs=[(k,cb.state_dict()) for k,cb in self._stateful()]))
+        save_checkpoint(self.path, dict(format='notes.learner 1', epoch=epoch, iter=i, batches=len(l.dls[0]),
+            model=l.model.state_dict(), opt=_opt_state(l.opt), opt_kind=_kind(l.opt),
+            rng=get_rng(l.dls), epoch_rng=self.epoch_rng, cbs=[(k,cb.state_dict()) for k,cb in self._stateful()]))
 
 # %% ../nbs/05_learner.ipynb #245ce413
 @patch
 def _check(self:Checkpoint, s):
     l = self.learn
-    if not isinstance(s, dict) or s.get('format')!='notes.learner 1': raise CheckpointError(f"{self.path} was not written by Checkpoint: pass another path")
+    if not isinstance(s, dict) or s.get('format')!='notes.learner 1':
+        raise CheckpointError(f"{self.path} was not written by Checkpoint: pass another path")
     _check_fits(l.model.state_dict(), s['model'])
     here,saved = ([k for k,_ in x] for x in (self._stateful(),s['cbs']))
-    for what,a,b in (('optimiser',s['opt_kind'],_kind(l.opt)), ('batches an epoch',s['batches'],len(l.dls[0])), ('callbacks with a state',saved,here)):
+    for what,a,b in (('optimiser',s['opt_kind'],_kind(l.opt)), ('batches an epoch',s['batches'],len(l.dls[0])),
+                     ('callbacks with a state',saved,here)):
         if a!=b: raise ValueError(f"{self.path} was saved with other {what}, {a} and not {b}: make them the same, or pass another path")
-    if s['epoch']>l.n_epochs: raise ValueError(f"{self.path} holds {s['epoch']} epochs, and this fit is of {l.n_epochs}: pass another path, or more epochs")
+    n = s['epoch']
+    if n>l.n_epochs: raise ValueError(f"{self.path} holds {n} epochs, and this fit is of {l.n_epochs}: pass another path, or more epochs")
 
 @patch
 def before_fit(self:Checkpoint):

@@ -168,7 +168,7 @@ def test_learning_rate():
     assert l.recorder.lrs[-5:] == [1, .5, .25, .125, .0625]
 
 @pytest.mark.parametrize('kw,error,says', [
-    (dict(dls=loaders()[:1]), ValueError, 'None for no validation'), (dict(cbs=[le.Recorder]), TypeError, 'instances'), (dict(cbs=[3]), TypeError, 'instances')], ids=['dls', 'class', 'number'])
+    (dict(dls=loaders()[:1]), ValueError, 'one or None for validation'), (dict(cbs=[le.Recorder]), TypeError, 'instances'), (dict(cbs=[3]), TypeError, 'instances')], ids=['dls', 'class', 'number'])
 def test_bad_learners(kw, error, says):
     with pytest.raises(error, match=says): learner(**kw)
 
@@ -269,6 +269,11 @@ def test_metrics_weigh_a_short_last_batch(n, bs):
     assert abs(l.metrics['valid_loss'] - F.cross_entropy(p, y).item()) < 1e-12 and abs(l.metrics['train_loss'] - l.metrics['valid_loss']) < 1e-9
     assert abs(l.metrics['accuracy'] - tr.accuracy(p, y).double().item()) < 1e-7
     assert list(l.metrics) == ['train_loss', 'valid_loss', 'accuracy']
+
+def test_recorder_without_metrics():
+    l = learner([le.Recorder()])
+    l.fit(2)
+    assert [set(e) for e in l.recorder.epochs] == [{'epoch', 'step', 'train_loss'}]*2 and set(l.metrics) == {'train_loss'}
 
 def test_metrics_may_be_numbers():
     l = learner([le.Metrics(size=lambda p, y: float(len(y)))])
