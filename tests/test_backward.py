@@ -219,3 +219,5 @@ def cross_entropy_case(d):
     loss(x, targ)
     return [Check('function', lambda x: tr.cross_entropy(x, targ), x, flat(tr.cross_entropy_grad(x, targ))),
             Check('layer', lambda x: scale*tr.cross_entropy(x, targ), x, loss.backward() if scale == 1 else loss.backward(scale))]
+
+NOT_BACKWARD.add('learner.Learner')  # its `backward` is a step of the loop, which asks the model for its own
