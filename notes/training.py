@@ -18,8 +18,9 @@ from .fully_connected import Module
 # %% ../nbs/03_minibatch_training.ipynb #e6a6a34d
 def _check_logits(x):
     if not isinstance(x, Tensor): raise TypeError(f"x must be a tensor of floats, not {type(x).__name__}")
-    if not x.is_floating_point(): raise ValueError(f"x must hold floats, and it holds {x.dtype}: call x.float()")
-    if not (x.ndim and x.numel()): raise ValueError(f"x {tuple(x.shape)} holds nothing to choose from: it must be (..., c), without a 0")
+    if not x.is_floating_point(): raise ValueError(f"x must hold floats, not {x.dtype}: call x.float()")
+    if not (x.ndim and x.numel()):
+        raise ValueError(f"x {tuple(x.shape)} holds nothing to choose from: it must be (..., c), without a 0")
 
 def logsumexp(
     x:Tensor, # Any floats, (..., c)
@@ -34,10 +35,10 @@ def logsumexp(
 def log_softmax(
     x:Tensor, # Logits, (..., c)
 )->Tensor: # Logarithms of the probabilities, (..., c)
-    "Logarithm of `softmax`, exact where that is too small for a float; `ValueError` for an empty `x` or whole numbers"
+    "Logarithm of `softmax`, finite where that is rounded to 0; `ValueError` for an empty `x` or whole numbers"
     _check_logits(x)
     x = x - x.detach().amax(-1, keepdim=True)
-    return x - logsumexp(x).unsqueeze(-1)
+    return x - x.exp().sum(-1, keepdim=True).log()
 
 # %% ../nbs/03_minibatch_training.ipynb #d4c018cc
 def softmax(
@@ -48,17 +49,19 @@ def softmax(
 
 # %% ../nbs/03_minibatch_training.ipynb #6c9ff039
 def _check_classes(targ, c, name='targ'):
-    if not isinstance(targ, Tensor): raise TypeError(f"{name} must be a tensor of class numbers, not {type(targ).__name__}")
+    if not isinstance(targ, Tensor):
+        raise TypeError(f"{name} must be a tensor of class numbers, not {type(targ).__name__}")
     if targ.is_floating_point() or targ.is_complex() or targ.dtype==torch.bool:
         raise ValueError(f"{name} must hold class numbers, and it holds {targ.dtype}: call {name}.long()")
     if not targ.numel(): raise ValueError(f"empty batch: {name} has shape {tuple(targ.shape)}")
-    lo,hi = (t.item() for t in targ.aminmax())
-    if lo<0 or hi>=c: raise ValueError(f"{name} holds {lo if lo<0 else hi}, but the classes go from 0 to {c-1}")
+    lo,hi = (v.item() for v in targ.aminmax())
+    if lo<0 or hi>=c:
+        raise ValueError(f"{name} holds {lo if lo<0 else hi}, but the classes go from 0 to {c-1}")
 
 def _check_targ(x, targ):
     _check_logits(x)
     if isinstance(targ, Tensor) and (x.ndim!=2 or targ.shape!=x.shape[:1]):
-        raise ValueError(f"shapes {tuple(x.shape)} and {tuple(targ.shape)} don't fit: scores must be (n, c) and classes (n,)")
+        raise ValueError(f"scores {tuple(x.shape)} and classes {tuple(targ.shape)} must be (n, c) and (n,)")
     _check_classes(targ, x.shape[-1])
 
 # %% ../nbs/03_minibatch_training.ipynb #f0e5c3f1
@@ -66,7 +69,7 @@ def nll(
     log_p:Tensor, # Logarithms of probabilities, (n, c)
     targ:Tensor, # Right classes, whole numbers from 0 to c-1, (n,)
 )->Tensor: # A number, ()
-    "Negative log likelihood: mean of `-log_p` of the right classes; `ValueError` where shapes, dtypes or classes are wrong"
+    "Mean of `-log_p` of the right classes; `ValueError` for wrong shapes, dtypes or classes"
     _check_targ(log_p, targ)
     return -log_p[torch.arange(len(targ), device=targ.device), targ.long()].mean()
 
@@ -75,12 +78,12 @@ def cross_entropy(
     x:Tensor, # Logits, (n, c)
     targ:Tensor, # Right classes, whole numbers from 0 to c-1, (n,)
 )->Tensor: # A number, ()
-    "Mean of `-log(softmax(x))` of the right classes; `ValueError` where shapes, dtypes or classes are wrong"
+    "Mean of `-log(softmax(x))` of the right classes; `ValueError` for wrong shapes, dtypes or classes"
     return nll(log_softmax(x), targ)
 
 # %% ../nbs/03_minibatch_training.ipynb #17790570
 def _check_g(g, shape):
-    if g.shape!=shape: raise ValueError(f"g {tuple(g.shape)} must have the shape of what was returned, {tuple(shape)}")
+    if g.shape!=shape: raise ValueError(f"g {tuple(g.shape)} must have the shape of the output, {tuple(shape)}")
 
 def logsumexp_grad(
     g:Tensor, # Gradient with respect to what `logsumexp` returned, (...)
@@ -114,18 +117,18 @@ def nll_grad(
     log_p:Tensor, # Logarithms of probabilities, (n, c)
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # Gradient with respect to `log_p`, (n, c)
-    "Gradient of `nll`: -1/n at the right classes, 0 elsewhere; `ValueError` where shapes, dtypes or classes are wrong"
+    "-1/n at the right classes, 0 elsewhere; `ValueError` for wrong shapes, dtypes or classes"
     _check_targ(log_p, targ)
     g = torch.zeros_like(log_p)
     g[torch.arange(len(targ), device=targ.device), targ.long()] = -1/len(targ)
     return g
 
-# %% ../nbs/03_minibatch_training.ipynb #0158c99f
+# %% ../nbs/03_minibatch_training.ipynb #170821a1
 def cross_entropy_grad(
     x:Tensor, # Logits, (n, c)
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # Gradient with respect to `x`, (n, c)
-    "Gradient of `cross_entropy`: softmax less one-hot, over n; `ValueError` where shapes, dtypes or classes are wrong"
+    "Softmax less one-hot, over n; `ValueError` for wrong shapes, dtypes or classes"
     return softmax(x)/len(x) + nll_grad(x, targ)
 
 # %% ../nbs/03_minibatch_training.ipynb #a238e0cf
@@ -139,7 +142,7 @@ def accuracy(
     x:Tensor, # Logits, or probabilities, (n, c)
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # A number between 0 and 1, ()
-    "Share of rows whose largest element is at the right class; `ValueError` where shapes, dtypes or classes are wrong"
+    "Share of rows with the largest element at the right class; `ValueError` for wrong shapes, dtypes or classes"
     _check_targ(x, targ)
     return (x.argmax(1)==targ).float().mean()
 
@@ -150,13 +153,15 @@ class SGD:
         params, # Parameters: tensors whose `.grad` the backward pass fills
         lr:float, # Learning rate; kept in `param_groups`, where it may be changed
     ):
-        if isinstance(params, Tensor): raise TypeError("params must be several tensors: pass model.parameters(), or [p] for one")
+        if isinstance(params, Tensor): raise TypeError("one tensor: pass model.parameters(), or [p]")
         params = list(params)
-        if not params: raise ValueError("no parameters: pass model.parameters(), which can be used up only once")
-        if bad := [type(p).__name__ for p in params if not isinstance(p, Tensor)]: raise TypeError(f"params must be tensors, not {bad[0]}")
+        if not params: raise ValueError("no parameters: does the model have any? An iterator is used up after one use")
+        for p in params:
+            if not isinstance(p, Tensor): raise TypeError(f"params must be tensors, not {type(p).__name__}")
         if not lr>=0: raise ValueError(f"lr must not be below 0, and it is {lr}")
         self.param_groups = [dict(params=params, lr=lr)]
-    def _pairs(self): return ((p,g['lr']) for g in self.param_groups for p in g['params'] if p.grad is not None)
+    def _pairs(self):
+        return ((p,g['lr']) for g in self.param_groups for p in g['params'] if p.grad is not None)
     @torch.no_grad()
     def step(self):
         "Move every parameter that has a gradient"
@@ -167,12 +172,12 @@ class SGD:
 
 # %% ../nbs/03_minibatch_training.ipynb #ac06f820
 class Dataset:
-    "Inputs and targets as pairs: an index gives one pair, a list or tensor of indices a batch"
+    "Inputs and targets as pairs: an index gives one pair, several in a list or tensor a batch"
     def __init__(self,
         x:Tensor, # Inputs, (n, ...)
         y:Tensor, # Targets, (n, ...)
     ):
-        if len(x)!=len(y): raise ValueError(f"{len(x)} inputs, but {len(y)} targets: there must be one for each")
+        if len(x)!=len(y): raise ValueError(f"{len(x)} inputs, but {len(y)} targets: each needs one")
         self.x,self.y = x,y
     def __len__(self): return len(self.x)
     def __getitem__(self, i): return self.x[i],self.y[i]
@@ -186,7 +191,9 @@ class Sampler:
         generator:torch.Generator=None, # Where the order is drawn; PyTorch's global one without
     ): self.n,self.shuffle,self.generator = len(ds),shuffle,generator
     def __len__(self): return self.n
-    def __iter__(self): return iter(torch.randperm(self.n, generator=self.generator).tolist() if self.shuffle else range(self.n))
+    def __iter__(self):
+        if not self.shuffle: return iter(range(self.n))
+        return iter(torch.randperm(self.n, generator=self.generator).tolist())
 
 # %% ../nbs/03_minibatch_training.ipynb #53bb4c54
 class BatchSampler:
@@ -198,7 +205,9 @@ class BatchSampler:
     ):
         if batch_size<1: raise ValueError(f"batch_size must be at least 1, and it is {batch_size}")
         self.sampler,self.batch_size,self.drop_last = sampler,batch_size,drop_last
-    def __len__(self): return (len(self.sampler) + (0 if self.drop_last else self.batch_size-1))//self.batch_size
+    def __len__(self):
+        full,rest = divmod(len(self.sampler), self.batch_size)
+        return full + (rest>0 and not self.drop_last)
     def __iter__(self):
         it = iter(self.sampler)
         while batch := list(islice(it, self.batch_size)):
@@ -235,9 +244,9 @@ def get_dls(
     train_ds, # Training set: takes a list of indices, and has a length
     valid_ds, # Validation set, likewise
     batch_size:int=64, # Items in a batch
-    seed:int=None, # Of the order in training; drawn from PyTorch's global generator without
-)->tuple[tud.DataLoader,tud.DataLoader]: # Training loader, shuffled anew in each epoch, and validation loader, in order
-    "Two of PyTorch's loaders that fetch whole batches, the training one shuffled with a generator of its own"
+    seed:int=None, # Of the training order; drawn from PyTorch's global generator without
+)->tuple[tud.DataLoader,tud.DataLoader]: # Training loader, shuffled in each epoch; validation loader
+    "PyTorch's loaders, made to fetch whole batches, each with a generator of its own"
     if seed is None: seed = torch.randint(2**62, ()).item()
     dls = []
     for ds,shuffle in ((train_ds,True),(valid_ds,False)):
@@ -280,7 +289,7 @@ def evaluate(
             loss += loss_func(out, yb).item()*len(yb)
             hits += (out.argmax(1)==yb).sum().item()
     finally: model.train(mode)
-    if not n: raise ValueError("dl gave no batches: is its dataset empty?")
+    if not n: raise ValueError("dl gave no batches: is its dataset empty, or an iterator used up?")
     return loss/n,hits/n
 
 # %% ../nbs/03_minibatch_training.ipynb #b12da4e5
@@ -289,15 +298,15 @@ def backprop(
     model, # Our `Module`, or an `nn.Module`
     loss_func, # Loss: our `Module` for a model of ours
 )->None:
-    "Put a gradient into every parameter of `model`: with our backward for our `Module`, else with autograd"
+    "Gradients for all parameters, by our backward or by autograd; `TypeError` where the loss has no backward"
     if not isinstance(model, Module): loss.backward()
     elif isinstance(loss_func, Module): model.backward(loss_func.backward())
-    else: raise TypeError("a Module of ours needs a loss with a backward of its own, such as CrossEntropy()")
+    else: raise TypeError("our Module needs a loss with a backward of its own, such as CrossEntropy()")
 
 # %% ../nbs/03_minibatch_training.ipynb #e9136f51
 def _train(model, loss_func, opt, dl):
-    "Train on every batch of `dl`; returns their losses"
-    losses = []
+    "Train on every batch of `dl`; returns their losses, and the mean over all items"
+    losses,sizes = [],[]
     model.train()
     for xb,yb in dl:
         loss = loss_func(model(xb), yb)
@@ -305,12 +314,14 @@ def _train(model, loss_func, opt, dl):
         backprop(loss, model, loss_func)
         opt.step()
         losses.append(loss.detach())
-    if not losses: raise ValueError("train_dl gave no batches: is its dataset empty?")
-    return torch.stack(losses).tolist()
+        sizes.append(len(yb))
+    if not losses: raise ValueError("train_dl gave no batches: is its dataset empty, or an iterator used up?")
+    losses = torch.stack(losses).tolist()
+    return losses,sum(l*k for l,k in zip(losses, sizes))/sum(sizes)
 
 # %% ../nbs/03_minibatch_training.ipynb #ab7fddef
 def _bar(dl, desc, show):
-    "`dl` with a progress bar that makes room when it is done, where `show` and somebody watches"
+    "`dl` with a progress bar, if `show` and in a terminal or a notebook"
     from tqdm import tqdm
     watched = sys.stdout.isatty() or 'ipykernel' in sys.modules
     return tqdm(dl, desc, leave=False, file=sys.stdout, disable=not (show and watched))
@@ -319,7 +330,7 @@ def _bar(dl, desc, show):
 def fit(
     epochs:int, # Passes over the training set
     model, # Our `Module`, or an `nn.Module`
-    loss_func, # Our `Module` for a model of ours; any function of logits and targets for an `nn.Module`
+    loss_func, # Takes logits and targets, gives their mean loss; our `Module` for a model of ours
     opt, # Optimiser: has `step` and `zero_grad`
     train_dl, # Batches (x, y) to train on
     valid_dl, # Batches (x, y) for validation after each epoch
@@ -329,30 +340,34 @@ def fit(
     hist = dict(train_loss=[], valid_loss=[], accuracy=[])
     if progress: print('epoch  train loss  valid loss  accuracy')
     for epoch in range(1, epochs+1):
-        losses = _train(model, loss_func, opt, _bar(train_dl, f'epoch {epoch}', progress))
+        losses,mean = _train(model, loss_func, opt, _bar(train_dl, f'epoch {epoch}', progress))
         valid_loss,acc = evaluate(model, loss_func, valid_dl)
-        for k,v in (('train_loss',losses),('valid_loss',[valid_loss]),('accuracy',[acc])): hist[k] += v
-        if progress: print(f'{epoch:5}{sum(losses)/len(losses):12.4f}{valid_loss:12.4f}{acc:10.4f}')
+        hist['train_loss'] += losses
+        hist['valid_loss'].append(valid_loss)
+        hist['accuracy'].append(acc)
+        if progress: print(f'{epoch:5}{mean:12.4f}{valid_loss:12.4f}{acc:10.4f}')
     return hist
 
 # %% ../nbs/03_minibatch_training.ipynb #3f55d4e2
 def plot_history(
     history:dict, # What `fit` returned
 ): # The figure
-    "Draw the losses, and the accuracy after each epoch"
+    "Draw the losses, and the accuracy after each epoch; `ValueError` for a history without epochs"
     import matplotlib.pyplot as plt
     losses,epochs = torch.tensor(history['train_loss']),len(history['valid_loss'])
     if not epochs: raise ValueError("no epoch to draw: history is empty")
     k = max(1, len(losses)//(20*epochs))
-    fig,axs = plt.subplots(1, 2, figsize=(8,3), layout='constrained')
-    xs = torch.arange(1, len(losses)+1)*epochs/len(losses)
-    axs[0].plot(xs, losses, color='#bbbbbb', lw=.5, label='training, each batch')
-    axs[0].plot(xs[k-1::k], losses.unfold(0, k, k).mean(1), 'k--', lw=1, label=f'training, mean of {k}')
-    axs[0].plot(range(1,epochs+1), history['valid_loss'], 'o-', color='#0072B2', label='validation')
-    axs[0].set(xlabel='epoch', ylabel='loss', yscale='log'); axs[0].legend(fontsize=9)
-    axs[1].plot(range(1,epochs+1), history['accuracy'], 'o-', color='#0072B2')
-    axs[1].set(xlabel='epoch', ylabel='validation accuracy')
-    for ax in axs:
+    fig,(left,right) = plt.subplots(1, 2, figsize=(6.4,2.8), width_ratios=(4,3), layout='constrained')
+    xs,ends = torch.arange(1, len(losses)+1)*epochs/len(losses),range(1, epochs+1)
+    left.plot(xs, losses, color='#bbbbbb', lw=.5, label='training, each batch')
+    left.plot(xs[k-1::k], losses.unfold(0, k, k).mean(1), 'k--', lw=1, label=f'training, mean of {k}')
+    left.plot(ends, history['valid_loss'], 'o-', color='#0072B2', label='validation')
+    left.set(ylabel='loss', yscale='log')
+    left.legend(fontsize=9, loc='lower left')
+    right.plot(ends, history['accuracy'], 'o-', color='#0072B2')
+    right.set(ylabel='validation accuracy')
+    for ax in (left,right):
+        ax.set_xlabel('epoch')
         ax.grid(alpha=.3)
         ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
@@ -363,8 +378,9 @@ def confusion_matrix(
     targ:Tensor, # Right classes, (n,)
     c:int, # How many classes there are
 )->Tensor: # Counts, (c, c): row is the right class, column the predicted one
-    "How often each class was taken for each; `ValueError` where shapes, dtypes or classes are wrong"
-    if pred.shape!=targ.shape or pred.ndim!=1: raise ValueError(f"pred {tuple(pred.shape)} and targ {tuple(targ.shape)} must both be (n,)")
+    "How often each class was taken for each; `ValueError` for wrong shapes, dtypes or classes"
     _check_classes(pred, c, 'pred')
     _check_classes(targ, c)
+    if pred.shape!=targ.shape or pred.ndim!=1:
+        raise ValueError(f"pred {tuple(pred.shape)} and targ {tuple(targ.shape)} must both be (n,)")
     return (targ.long()*c + pred.long()).bincount(minlength=c*c).reshape(c,c)

@@ -42,6 +42,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'get_dls: a loader draws from the global generator': (TR, 'global_generator', 'sampler=batches, generator=g)', 'sampler=batches)'),
     'evaluate: a short batch counts as a full one': (TR, 'test_evaluate', '.item()*len(yb)', '.item()*max(len(yb), 16)'),
     'evaluate: training mode never comes back': (TR, 'modes', 'finally: model.train(mode)', 'finally: pass'),
+    'fit: the mean of the batches\' means': (TR, 'printed_training_loss', 'sum(l*k for l,k in zip(losses, sizes))/sum(sizes)', 'sum(losses)/len(losses)'),
     'train: inner modules forgotten': (TR, 'train_and_eval', 'for m in self.children(): m.train(mode)', 'pass'),
     'fit: gradients add up': (TR, 'plain_loop', '        opt.zero_grad()\n', ''),
     'confusion matrix: rows and columns swapped': (TR, 'confusion', 'targ.long()*c + pred.long()', 'pred.long()*c + targ.long()'),

@@ -249,6 +249,14 @@ def test_fit_is_the_plain_loop():
     for _ in range(2): got += tr.fit(1, b, F.cross_entropy, torch.optim.SGD(b.parameters(), lr=.1), *tr.get_dls(batches(), batches(), 16, seed=0), progress=False)['train_loss']
     assert got == losses
 
+def test_printed_training_loss_weighs_batches_by_size(capsys):
+    "The mean over all items, though the last batch is short; without steps the network stays as it is"
+    m, dl = pair()[1], tr.DataLoader(batches(25), 16)
+    h = tr.fit(1, m, F.cross_entropy, torch.optim.SGD(m.parameters(), lr=0.), dl, dl)
+    assert abs(sum(h['train_loss'])/2 - h['valid_loss'][0]) > 1e-3, "the mean of the batches' means is another number"
+    shown = capsys.readouterr().out.split('\n')[1].split()
+    assert shown[1] == shown[2] == f"{h['valid_loss'][0]:.4f}"
+
 @pytest.mark.parametrize('which', [0, 1], ids=['ours', 'torch'])
 def test_evaluate(which):
     model, ds = pair()[which], batches(25, 1)
@@ -348,7 +356,7 @@ WRONG = [  # expression, the kind of error, and what the message must hold
     ("tr.backprop(t(()), fc.ReLU(), print)", TypeError, ['CrossEntropy()']), ("tr.plot_history(dict(train_loss=[], valid_loss=[], accuracy=[]))", ValueError, ['no epoch']),
     ("tr.confusion_matrix(i(0,1), i(0,1,1), 2)", ValueError, ['(2,)', '(3,)']), ("tr.confusion_matrix(i(0,2), i(0,1), 2)", ValueError, ['pred holds 2', 'from 0 to 1']),
     ("tr.confusion_matrix(i(0,1), i(0,-1), 2)", ValueError, ['targ holds -1']), ("tr.confusion_matrix(t(2), i(0,1), 2)", ValueError, ['pred', 'float32']),
-    ("tr.confusion_matrix(i(0,1)[:,None], i(0,1)[:,None], 2)", ValueError, ['(2, 1)']),
+    ("tr.confusion_matrix(i(0,1)[:,None], i(0,1)[:,None], 2)", ValueError, ['(2, 1)']), ("tr.confusion_matrix([0,1], i(0,1), 2)", TypeError, ['pred', 'list']),
 ]
 
 @pytest.mark.parametrize('code,kind,parts', WRONG, ids=[c for c, *_ in WRONG])
