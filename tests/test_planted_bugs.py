@@ -35,7 +35,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'log_softmax: large numbers subtracted last': (TR, 'shift', 'x = x - x.detach().amax(-1, keepdim=True)', 'x = x + 0'),
     'log_softmax gradient: the sum forgotten': (('training', 'test_backward.py'), 'test_backward', 'return g - logsumexp_grad(g.sum(-1), x)', 'return g + 0'),
     'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'test_backward', 'return softmax(x)/len(x) + nll_grad(x, targ)', 'return softmax(x) + nll_grad(x, targ)'),
-    'class -1 counts from the end': (TR, 'wrong_input', 'if lo<0 or hi>=c: raise', 'if hi>=c: raise'),
+    'class -1 counts from the end': (TR, 'wrong_input', 'if lo<0 or hi>=c:', 'if hi>=c:'),
     'SGD: gradients stay': (TR, 'sgd_is', 'for p,_ in self._pairs(): p.grad = None', 'pass'),
     'sampler: one order for all epochs': (TR, 'sampler', 'torch.randperm(self.n, generator=self.generator)', 'torch.randperm(self.n, generator=torch.Generator().manual_seed(3))'),
     'batches: the short one is always dropped': (TR, 'batch_sampler', 'if len(batch)==self.batch_size or not self.drop_last: yield', 'if len(batch)==self.batch_size: yield'),
