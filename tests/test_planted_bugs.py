@@ -51,9 +51,9 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'fold: no dilation': (CV, 'unfold_fold', 'top,left = i*dh,j*dw', 'top,left = i,j'),
     'convolution gradient: mean for sum': (CV, 'whole_range', 'g.sum(1)', 'g.mean(1)'),
     'convolution gradient: kernels not transposed': (CV, 'whole_range', '(w.flatten(1).t()@g)', '(w.transpose(0,1).reshape(w[0].numel(),-1)@g)'),
-    'max pooling: a frame of zeros': (CV, 'negative_pixels', '_moved(_pool_windows(x, kernel_size, stride, padding, -math.inf))', '_moved(_pool_windows(x, kernel_size, stride, padding, 0.))'),
+    'max pooling: a frame of zeros': (CV, 'negative_pixels', 'value=-math.inf', 'value=0.'),
     'max pooling gradient: to all that tie': (CV, 'ties', 'first = (v==largest)&free', 'first = v==largest'),
-    'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(self.weight)[0])', 'math.sqrt(n_in)'),
+    'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(w)[0])', 'math.sqrt(n_in)'),
     'receptive field: stride too early': (CV, 'receptive_field', 'size + d*(k-1)*stride,start', 'size + d*(k-1)*stride*s,start'),
 }
 
