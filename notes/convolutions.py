@@ -23,18 +23,27 @@ def conv_size(
 )->int: # Positions of the kernel, which are the pixels of the output
     "Size of a convolution's output along one side; `ValueError` where the kernel doesn't fit, or a number is too small"
     if min(n,kernel_size,stride,dilation)<1 or padding<0:
-        raise ValueError(f"n {n}, kernel_size {kernel_size}, stride {stride} and dilation {dilation} must be at least 1, and padding {padding} at least 0")
+        raise ValueError(f"n {n}, kernel_size {kernel_size}, stride {stride} and dilation {dilation} "
+                         f"must be at least 1, and padding {padding} at least 0")
     reach = dilation*(kernel_size-1) + 1
-    if reach>n+2*padding: raise ValueError(f"a kernel that reaches over {reach} pixels doesn't fit into {n} with {padding} of padding at each end")
+    if reach>n+2*padding:
+        raise ValueError(f"a kernel that reaches over {reach} pixels doesn't fit into {n} "
+                         f"with {padding} of padding at each end")
     return (n + 2*padding - reach)//stride + 1
 
 # %% ../nbs/04_convolutions.ipynb #d8c9f943
 def _pair(v, name, least=1):
     p = tuple(v) if isinstance(v, (tuple,list)) else (v,v)
     if len(p)!=2 or not all(isinstance(i, int) and i>=least for i in p):
-        raise ValueError(f"{name} must be a whole number from {least} on, or a pair (height, width) of them, not {v!r}")
+        raise ValueError(f"{name} must be a whole number from {least} on, "
+                         f"or a pair (height, width) of them, not {v!r}")
     return p
 
+def _pairs(kernel_size, stride, padding, dilation=1):
+    return (_pair(kernel_size, 'kernel_size'),_pair(stride, 'stride'),
+            _pair(padding, 'padding', 0),_pair(dilation, 'dilation'))
+
+# %% ../nbs/04_convolutions.ipynb #b01e56a5
 def _pad(x, padding, value):
     "`x` in a frame of `value`, a copy where there is a frame"
     (n,c,h,w),(ph,pw) = x.shape,padding
@@ -43,18 +52,18 @@ def _pad(x, padding, value):
     out[:,:,ph:ph+h,pw:pw+w] = x
     return out
 
-# %% ../nbs/04_convolutions.ipynb #3a05e0d5
 def _windows(x, kernel_size, stride=1, padding=0, dilation=1, value=0.):
-    "All windows as a view: (n, channels, kernel height, kernel width, output height, output width)"
-    if x.ndim!=4 or not x.numel(): raise ValueError(f"x must be (n, channels, height, width) without a 0, not {tuple(x.shape)}")
-    k,s = _pair(kernel_size, 'kernel_size'),_pair(stride, 'stride')
-    p,d = _pair(padding, 'padding', 0),_pair(dilation, 'dilation')
+    "All windows as a view: (n, channels, *kernel size, *output size)"
+    if x.ndim!=4 or not x.numel():
+        raise ValueError(f"x must be (n, channels, height, width), none of them 0, not {tuple(x.shape)}")
+    k,s,p,d = _pairs(kernel_size, stride, padding, dilation)
     size = [conv_size(*a) for a in zip(x.shape[2:], k, s, p, d)]
     x = _pad(x, p, value)
     n,c,row,col = x.stride()
-    return x.as_strided((*x.shape[:2],*k,*size), (n,c,row*d[0],col*d[1],row*s[0],col*s[1]))
+    return x.as_strided((*x.shape[:2],*k,*size),
+                        (n,c,row*d[0],col*d[1],row*s[0],col*s[1]))
 
-# %% ../nbs/04_convolutions.ipynb #b01e56a5
+# %% ../nbs/04_convolutions.ipynb #f3ced404
 def unfold(
     x:Tensor, # Images, (n, c, h, w)
     kernel_size:int|tuple, # Size of a window
@@ -62,18 +71,21 @@ def unfold(
     padding:int|tuple=0, # Zeros added at each end
     dilation:int|tuple=1, # Distance from one pixel of a window to the next
 )->Tensor: # One window a column, (n, c·kh·kw, positions)
-    "Every window of every image as a column; `ValueError` where the window doesn't fit or a setting is wrong"
+    "Every window of every image as a column; `ValueError` where it doesn't fit or a setting is wrong"
     return _windows(x, kernel_size, stride, padding, dilation).flatten(4).flatten(1,3)
 
 # %% ../nbs/04_convolutions.ipynb #a3205aa5
 def _check_conv(x, w, b=None):
-    if w.ndim!=4 or not w.numel(): raise ValueError(f"w must be (out, in, kernel height, kernel width) without a 0, not {tuple(w.shape)}")
-    if x.ndim==4 and x.shape[1]!=w.shape[1]:
-        raise ValueError(f"x {tuple(x.shape)} has {x.shape[1]} channels, but w {tuple(w.shape)} has weights for {w.shape[1]}")
-    if b is not None and b.shape!=w.shape[:1]: raise ValueError(f"b {tuple(b.shape)} and w {tuple(w.shape)} don't fit: b must be ({len(w)},)")
+    sx,sw = tuple(x.shape),tuple(w.shape)
+    if w.ndim!=4 or not w.numel():
+        raise ValueError(f"w must be (out, in, kernel height, kernel width), none of them 0, not {sw}")
+    if x.ndim==4 and sx[1]!=sw[1]:
+        raise ValueError(f"x {sx} has {sx[1]} channels, but w {sw} has weights for {sw[1]}")
+    if b is not None and b.shape!=sw[:1]:
+        raise ValueError(f"b {tuple(b.shape)} and w {sw} don't fit: b must be ({sw[0]},)")
 
 def _columns(x, w, stride, padding, dilation):
-    "Windows of all images side by side, (c·kh·kw, n·positions), and the size of the output"
+    "Windows of all images, (c·kh·kw, n·positions), and the size of the output"
     u = _windows(x, w.shape[2:], stride, padding, dilation)
     return u.permute(1,2,3,0,4,5).reshape(w[0].numel(), -1),u.shape[4:]
 
@@ -86,43 +98,44 @@ def conv2d(
     padding:int|tuple=0, # Zeros added at each end
     dilation:int|tuple=1, # Distance from one weight of the kernel to the next
 )->Tensor: # Outputs, (n, out, oh, ow), with the channels outermost in memory
-    "Each kernel at each position of each image; `ValueError` where shapes don't fit or a setting is wrong"
+    "Each kernel at each position; `ValueError` where shapes don't fit or a setting is wrong"
     _check_conv(x, w, b)
     cols,size = _columns(x, w, stride, padding, dilation)
     out = w.flatten(1)@cols
     if b is not None: out += b[:,None]
     return out.view(len(w), len(x), *size).transpose(0,1)
 
-# %% ../nbs/04_convolutions.ipynb #8357b611
+# %% ../nbs/04_convolutions.ipynb #88a8296e
 def _add_windows(u, size, stride=1, padding=0, dilation=1):
-    "The adjoint of `_windows`: each element of `u` added to the pixel of an image of `size` (h, w) that it belongs to"
+    "Each element of `u` added to the pixel that `_windows` took it from, in images of `size` (h, w)"
     n,c,kh,kw,oh,ow = u.shape
-    (sh,sw),(ph,pw),(dh,dw) = _pair(stride, 'stride'),_pair(padding, 'padding', 0),_pair(dilation, 'dilation')
+    _,(sh,sw),(ph,pw),(dh,dw) = _pairs((kh,kw), stride, padding, dilation)
     x = u.new_zeros(c, n, size[0]+2*ph, size[1]+2*pw).transpose(0,1)
     for i,j in product(range(kh), range(kw)):
         top,left = i*dh,j*dw
         x[:,:,top:top+sh*oh:sh,left:left+sw*ow:sw] += u[:,:,i,j]
     return x[:,:,ph:ph+size[0],pw:pw+size[1]]
 
-# %% ../nbs/04_convolutions.ipynb #7a40e484
+# %% ../nbs/04_convolutions.ipynb #8357b611
 def fold(
     cols:Tensor, # Columns as `unfold` makes them, (n, c·kh·kw, positions)
-    size:tuple, # Height and width of the images
+    size:int|tuple, # Height and width of the images
     kernel_size:int|tuple, # Size of a window
     stride:int|tuple=1, # Distance from one window to the next
     padding:int|tuple=0, # Zeros that `unfold` added at each end
     dilation:int|tuple=1, # Distance from one pixel of a window to the next
 )->Tensor: # Images, (n, c, h, w): at each pixel the sum of all its copies
-    "The adjoint of `unfold`: columns added back into images; `ValueError` where shapes don't fit or a setting is wrong"
-    args = zip(size, k := _pair(kernel_size, 'kernel_size'), _pair(stride, 'stride'), _pair(padding, 'padding', 0), _pair(dilation, 'dilation'))
-    out = [conv_size(*a) for a in args]
-    if cols.ndim!=3 or cols.shape[1]%(k[0]*k[1]) or cols.shape[2]!=out[0]*out[1]:
-        raise ValueError(f"cols {tuple(cols.shape)} don't fit: they must be (n, c·{k[0]}·{k[1]}, {out[0]}·{out[1]})")
-    return _add_windows(cols.reshape(len(cols), -1, *k, *out), size, stride, padding, dilation)
+    "Columns of `unfold` added up into images; `ValueError` where shapes don't fit or a setting is wrong"
+    size,(kh,kw) = _pair(size, 'size'),_pair(kernel_size, 'kernel_size')
+    oh,ow = (conv_size(*a) for a in zip(size, *_pairs(kernel_size, stride, padding, dilation)))
+    if cols.ndim!=3 or not cols.numel() or cols.shape[1]%(kh*kw) or cols.shape[2]!=oh*ow:
+        raise ValueError(f"cols {tuple(cols.shape)} don't fit: they must be (n, c·{kh}·{kw}, {oh}·{ow})")
+    return _add_windows(cols.reshape(len(cols), -1, kh, kw, oh, ow), size, stride, padding, dilation)
 
 # %% ../nbs/04_convolutions.ipynb #47dc592e
 def _check_g(g, shape):
-    if g.shape!=shape: raise ValueError(f"g {tuple(g.shape)} must have the shape of the output, {tuple(shape)}")
+    if g.shape!=shape:
+        raise ValueError(f"g {tuple(g.shape)} must have the shape of the output, {tuple(shape)}")
 
 def conv2d_grad(
     g:Tensor, # Gradient with respect to what `conv2d` returned, (n, out, oh, ow)
@@ -138,13 +151,15 @@ def conv2d_grad(
     _check_g(g, (len(x),len(w),*size))
     g = g.transpose(0,1).flatten(1)
     g_u = (w.flatten(1).t()@g).view(*w.shape[1:], len(x), *size).permute(3,0,1,2,4,5)
-    return _add_windows(g_u, x.shape[2:], stride, padding, dilation),(g@cols.t()).view(w.shape),g.sum(1)
+    g_x = _add_windows(g_u, x.shape[2:], stride, padding, dilation)
+    return g_x,(g@cols.t()).view(w.shape),g.sum(1)
 
 # %% ../nbs/04_convolutions.ipynb #42ecdbe0
 def _pool_windows(x, kernel_size, stride, padding, value=0.):
     k,p = _pair(kernel_size, 'kernel_size'),_pair(padding, 'padding', 0)
     if any(2*a>b for a,b in zip(p, k)):
-        raise ValueError(f"padding {padding} is more than half of kernel_size {kernel_size}: some windows would hold nothing but padding")
+        raise ValueError(f"padding {padding} is more than half of kernel_size {kernel_size}: "
+                         "some windows would hold nothing but padding")
     return _windows(x, k, k if stride is None else stride, p, value=value)
 
 def _moved(u):
@@ -158,8 +173,9 @@ def max_pool2d(
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Minus infinity added at each end
 )->Tensor: # Largest of each window, (n, c, oh, ow)
-    "Largest value in each window; `ValueError` where the window doesn't fit or a setting is wrong"
-    return reduce(torch.maximum, _moved(_pool_windows(x, kernel_size, stride, padding, -math.inf)))
+    "Largest of each window; `ValueError` where the window doesn't fit or a setting is wrong"
+    u = _pool_windows(x, kernel_size, stride, padding, value=-math.inf)
+    return reduce(torch.maximum, _moved(u))
 
 # %% ../nbs/04_convolutions.ipynb #0a967c1f
 def max_pool2d_grad(
@@ -169,15 +185,16 @@ def max_pool2d_grad(
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Minus infinity added at each end
 )->Tensor: # Gradient with respect to `x`
-    "Gradient of `max_pool2d`: all to the first of the largest in each window; `ValueError` where shapes don't fit or a setting is wrong"
+    "All of `g` to the first of the largest in each window; `ValueError` as for `max_pool2d`, or where `g` doesn't fit"
     u = _pool_windows(x, kernel_size, stride, padding, -math.inf)
-    moved = _moved(u)
-    largest,free,g_u = reduce(torch.maximum, moved),torch.ones_like(moved[0], dtype=torch.bool),g.new_empty(u.shape)
+    moved,g_u = _moved(u),g.new_empty(u.shape)
+    largest = reduce(torch.maximum, moved)
     _check_g(g, largest.shape)
+    free = torch.ones_like(largest, dtype=torch.bool)
     for v,g_v in zip(moved, _moved(g_u)):
         first = (v==largest)&free
         free &= ~first
-        torch.mul(g, first, out=g_v)
+        torch.mul(g, first, out=g_v) # True counts as 1, False as 0
     return _add_windows(g_u, x.shape[2:], kernel_size if stride is None else stride, padding)
 
 # %% ../nbs/04_convolutions.ipynb #6fa1b2b5
@@ -187,7 +204,7 @@ def avg_pool2d(
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Zeros added at each end, which count as pixels
 )->Tensor: # Mean of each window, (n, c, oh, ow)
-    "Mean of each window; `ValueError` where the window doesn't fit or a setting is wrong"
+    "Mean of each window; `ValueError` where it doesn't fit or a setting is wrong"
     return _pool_windows(x, kernel_size, stride, padding).mean((2,3))
 
 # %% ../nbs/04_convolutions.ipynb #a075a124
@@ -198,7 +215,7 @@ def avg_pool2d_grad(
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Zeros added at each end
 )->Tensor: # Gradient with respect to `x`
-    "Gradient of `avg_pool2d`: an equal share to each pixel of the window; `ValueError` where shapes don't fit or a setting is wrong"
+    "An equal share of `g` to each pixel of the window; `ValueError` as for `avg_pool2d`, or where `g` doesn't fit"
     n,c,kh,kw,oh,ow = _pool_windows(x, kernel_size, stride, padding).shape
     _check_g(g, (n,c,oh,ow))
     g_u = (g/(kh*kw))[:,:,None,None].expand(n, c, kh, kw, oh, ow)
@@ -215,15 +232,19 @@ class Conv2d(Module):
         padding:int|tuple=0, # Zeros added at each end
         dilation:int|tuple=1, # Distance from one weight of the kernel to the next
         bias:bool=True, # Add a bias?
-        a:float=math.sqrt(5), # Slope for `kaiming_uniform_`: PyTorch's √5, or 0 for a layer with a ReLU behind it
+        a:float=math.sqrt(5), # Slope for `kaiming_uniform_`: PyTorch's √5, or 0 where a ReLU follows
     ):
-        self.kernel_size,self.stride,self.padding,self.dilation = _pair(kernel_size, 'kernel_size'),stride,padding,dilation
-        self.weight = nn.Parameter(kaiming_uniform_(torch.empty(n_out, n_in, *self.kernel_size), a), requires_grad=False)
-        bound = 1/math.sqrt(fans(self.weight)[0])
-        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound), requires_grad=False) if bias else None
-    def forward(self, x): return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        self.kernel_size,*how = _pairs(kernel_size, stride, padding, dilation)
+        self.stride,self.padding,self.dilation = how
+        w = kaiming_uniform_(torch.empty(n_out, n_in, *self.kernel_size), a)
+        self.weight,self.bias = nn.Parameter(w, requires_grad=False),None
+        bound = 1/math.sqrt(fans(w)[0])
+        if bias: self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound), requires_grad=False)
+    def forward(self, x):
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
     def bwd(self, g, x):
-        g_x,self.weight.grad,g_b = conv2d_grad(g, x, self.weight, self.stride, self.padding, self.dilation)
+        how = self.stride,self.padding,self.dilation
+        g_x,self.weight.grad,g_b = conv2d_grad(g, x, self.weight, *how)
         if self.bias is not None: self.bias.grad = g_b
         return g_x
 
@@ -234,39 +255,47 @@ class MaxPool2d(Module):
         kernel_size:int|tuple, # Size of a window
         stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
         padding:int|tuple=0, # Minus infinity added at each end
-    ): self.kernel_size,self.stride,self.padding = kernel_size,kernel_size if stride is None else stride,padding
+    ):
+        stride = kernel_size if stride is None else stride
+        self.kernel_size,self.stride,self.padding,_ = _pairs(kernel_size, stride, padding)
     def forward(self, x): return max_pool2d(x, self.kernel_size, self.stride, self.padding)
     def bwd(self, g, x): return max_pool2d_grad(g, x, self.kernel_size, self.stride, self.padding)
 
+# %% ../nbs/04_convolutions.ipynb #edb3a218
 class AvgPool2d(Module):
     "`avg_pool2d` as a layer"
     def __init__(self,
         kernel_size:int|tuple, # Size of a window
         stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
         padding:int|tuple=0, # Zeros added at each end, which count as pixels
-    ): self.kernel_size,self.stride,self.padding = kernel_size,kernel_size if stride is None else stride,padding
+    ):
+        stride = kernel_size if stride is None else stride
+        self.kernel_size,self.stride,self.padding,_ = _pairs(kernel_size, stride, padding)
     def forward(self, x): return avg_pool2d(x, self.kernel_size, self.stride, self.padding)
     def bwd(self, g, x): return avg_pool2d_grad(g, x, self.kernel_size, self.stride, self.padding)
 
 class Flatten(Module):
     "One row for each image: (n, c, h, w) becomes (n, c·h·w); `ValueError` without a batch"
     def forward(self, x):
-        if x.ndim<2: raise ValueError(f"x {tuple(x.shape)} has no rows to keep: it must be (n, ...)")
+        if x.ndim<2: raise ValueError(f"x {tuple(x.shape)} has no batch: it must be (n, ...)")
         return x.flatten(1)
     def bwd(self, g, x): return g.reshape(x.shape)
 
-# %% ../nbs/04_convolutions.ipynb #05dbd242
+# %% ../nbs/04_convolutions.ipynb #e7ab9ded
 def receptive_field(
     layers, # Layers of ours or of PyTorch's, in their order: a list or a Sequential
     side:int=0, # 0 for rows, 1 for columns
-)->list: # For each layer (size, stride, start) in pixels of the input: unit i sees `size` pixels from `start+i*stride` on
-    "How far the units of each layer see along one side; `ValueError` for a layer that mixes all places, such as Linear"
+)->list: # (size, stride, start) for each layer, in pixels: unit i sees `size` pixels from `start+i*stride` on
+    "How far each layer sees along one side; `ValueError` for a layer without places (Linear), or one that holds others"
     size,stride,start,res = 1,1,0,[]
     for i,l in enumerate(layers.children() if isinstance(layers, Module) else layers):
+        name = f"layer {i}, {type(l).__name__},"
         if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):
-            raise ValueError(f"layer {i}, {type(l).__name__}, has no places left: pass the layers before it")
+            raise ValueError(f"{name} has no places left: pass the layers before it")
+        if list(l.children()): raise ValueError(f"{name} holds layers: pass these, in one list")
         if hasattr(l, 'kernel_size'):
-            k,s,p,d = (_pair(getattr(l, a, 1), a, least)[side] for a,least in (('kernel_size',1),('stride',1),('padding',0),('dilation',1)))
+            how = _pairs(l.kernel_size, l.stride, l.padding, getattr(l, 'dilation', 1))
+            k,s,p,d = (pair[side] for pair in how)
             size,start,stride = size + d*(k-1)*stride,start - p*stride,s*stride
         res.append((size,stride,start))
     return res

@@ -51,6 +51,7 @@ def test_unfold_fold(q, seed, layout):
     c = rand(*cols.shape, seed=seed+1)
     back = cv.fold(c, shape[2:], k, s, p, d)
     ex.test_near(back, F.fold(c, shape[2:], k, dilation=d, padding=p, stride=s), rtol=1e-12, atol=1e-12)
+    if shape[2] == shape[3]: assert torch.equal(back, cv.fold(c, shape[2], k, s, p, d))
     ex.test_near((cols*c).sum(), (x*back).sum(), rtol=1e-9, atol=1e-9)  # adjoint of each other
 
 @some
@@ -218,19 +219,21 @@ WRONG = [  # expression, and what the message must hold
     ("cv.unfold(t(1,1,4,4), (1,2,3))", ['kernel_size', '(1, 2, 3)']), ("cv.unfold(t(1,1,4,4), 2.)", ['kernel_size', '2.0']), ("cv.unfold(t(1,1,4,4), 2, 0)", ['stride', '0']),
     ("cv.unfold(t(1,1,4,4), 2, 1, -1)", ['padding', '-1']), ("cv.unfold(t(1,1,4,4), 2, 1, 0, 0)", ['dilation', '0']), ("cv.unfold(t(1,1,4,4), 2, 1, 'same')", ['padding', "'same'"]),
     ("cv.fold(t(1,4,8), (4,4), 2)", ['(1, 4, 8)', '3·3']), ("cv.fold(t(1,5,9), (4,4), 2)", ['(1, 5, 9)', '2·2']), ("cv.fold(t(4,9), (4,4), 2)", ['(4, 9)']), ("cv.fold(t(1,4,1), (4,1), 2)", ["doesn't fit"]),
+    ("cv.fold(t(1,4,9), (4,4,4), 2)", ['size', '(4, 4, 4)']), ("cv.fold(t(1,0,9), 4, 2)", ['(1, 0, 9)']),
     ("cv.conv2d(t(1,2,4,4), t(3,1,2,2))", ['2 channels', '(3, 1, 2, 2)']), ("cv.conv2d(t(2,4,4), t(3,2,2,2))", ['(2, 4, 4)']), ("cv.conv2d(t(1,2,4,4), t(3,2,2))", ['(3, 2, 2)']),
     ("cv.conv2d(t(1,2,4,4), t(3,2,2,2), t(1))", ['(1,)', '(3, 2, 2, 2)']), ("cv.conv2d(t(0,2,4,4), t(3,2,2,2))", ['(0, 2, 4, 4)']), ("cv.conv2d(t(1,2,4,4), t(0,2,2,2))", ['(0, 2, 2, 2)']),
     ("cv.conv2d(t(1,2,4,4), t(3,2,5,5))", ["doesn't fit"]),
     ("cv.conv2d_grad(t(1,3,4,4), t(1,2,4,4), t(3,2,2,2))", ['(1, 3, 4, 4)', '(1, 3, 3, 3)']), ("cv.conv2d_grad(t(1,3,3,3), t(1,1,4,4), t(3,2,2,2))", ['1 channels']),
     ("cv.max_pool2d(t(4,4), 2)", ['(4, 4)']), ("cv.max_pool2d(t(1,1,4,4), 2, padding=2)", ['padding 2', 'half of kernel_size 2']), ("cv.max_pool2d(t(1,1,4,4), 2, 0)", ['stride']), ("cv.max_pool2d(t(1,1,4,4), 5)", ["doesn't fit"]),
     ("cv.max_pool2d_grad(t(1,1,1,2), t(1,1,4,4), 2)", ['(1, 1, 1, 2)', '(1, 1, 2, 2)']), ("cv.avg_pool2d(t(1,1,4,4), 3, padding=2)", ['padding 2']), ("cv.avg_pool2d_grad(t(1), t(1,1,4,4), 2)", ['(1,)', '(1, 1, 2, 2)']),
-    ("cv.Conv2d(1, 2, 0)", ['kernel_size', '0']), ("cv.Conv2d(0, 2, 3)", ['(2, 0, 3, 3)']), ("cv.Conv2d(3, 2, 3)(t(1,1,4,4))", ['1 channels']), ("cv.MaxPool2d(2)(t(4,4))", ['(4, 4)']),
+    ("cv.Conv2d(1, 2, 0)", ['kernel_size', '0']), ("cv.Conv2d(1, 2, 3, stride=0)", ['stride', '0']), ("cv.MaxPool2d(2, 0)", ['stride', '0']), ("cv.Conv2d(0, 2, 3)", ['(2, 0, 3, 3)']), ("cv.Conv2d(3, 2, 3)(t(1,1,4,4))", ['1 channels']), ("cv.MaxPool2d(2)(t(4,4))", ['(4, 4)']),
     ("cv.Flatten()(t(4))", ['(4,)']), ("cv.receptive_field([cv.Conv2d(1,1,3), cv.Flatten()])", ['Flatten', 'layer 1']),
+    ("cv.receptive_field([cv.Conv2d(1,1,3), torch.nn.Sequential(torch.nn.ReLU())])", ['Sequential', 'layer 1', 'holds layers']),
 ]
 
 @pytest.mark.parametrize('code,parts', WRONG, ids=[c for c, _ in WRONG])
 def test_wrong_input(code, parts):
-    with pytest.raises(ValueError) as e: eval(code, {'cv': cv, 't': t})
+    with pytest.raises(ValueError) as e: eval(code, {'cv': cv, 't': t, 'torch': torch})
     for p in parts: assert p in str(e.value)
 
 def test_wrong_input_without_asserts():
