@@ -49,7 +49,7 @@ class Learner:
         lr:float=.1, # Learning rate
         cbs=(), # Callbacks
     ):
-        if len(dls)!=2: raise ValueError(f"{len(dls)} loaders: pass one for training, and one or None for validation")
+        if len(dls)!=2: raise ValueError(f"{len(dls)} loaders: pass two, the second None for no validation")
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
         self.cbs,self.training,self.metrics = [],False,{}
         self.add_cbs(cbs)
@@ -375,8 +375,7 @@ class LRFinder(Callback):
         self.learn.set_lr(self.lrs[-1])
     def after_batch(self):
         self.losses.append(self.learn.loss.item())
-        exploded = not self.losses[-1]<=self.factor*min(self.losses) # true for nan too
-        if exploded or len(self.losses)==self.n: raise CancelFit
+        if not self.losses[-1]<=self.factor*min(self.losses) or len(self.losses)==self.n: raise CancelFit
     def plot(self,
         ax=None, # matplotlib axes to draw in; new ones without
     ): # The axes
@@ -385,8 +384,7 @@ class LRFinder(Callback):
         ax.semilogx(self.lrs[:len(self.losses)], self.losses, color='#0072B2', label='loss of a batch')
         ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
         ax.set(xlabel='learning rate', ylabel='loss', ylim=(None,1.5*self.losses[0]))
-        ax.legend(fontsize=9)
-        ax.grid(alpha=.3)
+        ax.legend(fontsize=9); ax.grid(alpha=.3)
         return ax
 
 # %% ../nbs/05_learner.ipynb #24c860e1
@@ -546,7 +544,8 @@ class EarlyStopping(Callback):
         if self.metric not in ms:
             raise ValueError(f"no metric {self.metric!r}: there are {', '.join(ms) or 'none; add Metrics()'}")
         value = self.sign*ms[self.metric]
-        if value<self.best: self.best,self.wait,self.weights = value,0,copy.deepcopy(self.learn.model.state_dict())
+        if value<self.best:
+            self.best,self.wait,self.weights = value,0,copy.deepcopy(self.learn.model.state_dict())
         else: self.wait += 1
         if self.wait>=self.patience:
             self.after_fit()
@@ -620,7 +619,8 @@ class Checkpoint(Callback):
     def _save(self, epoch, i):
         l = self.learn
         save_checkpoint(self.path, dict(
-            format='notes.learner 1', run=self._run(), epoch=epoch, iter=i, rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
+            format='notes.learner 1', run=self._run(), epoch=epoch, iter=i,
+            rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
             model=l.model.state_dict(), opt=_opt_state(l.opt), cbs=[cb.state_dict() for cb in self._stateful()]))
 
 # %% ../nbs/05_learner.ipynb #245ce413

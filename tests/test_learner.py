@@ -168,7 +168,7 @@ def test_learning_rate():
     assert l.recorder.lrs[-5:] == [1, .5, .25, .125, .0625]
 
 @pytest.mark.parametrize('kw,error,says', [
-    (dict(dls=loaders()[:1]), ValueError, 'one or None for validation'), (dict(cbs=[le.Recorder]), TypeError, 'instances'), (dict(cbs=[3]), TypeError, 'instances')], ids=['dls', 'class', 'number'])
+    (dict(dls=loaders()[:1]), ValueError, 'the second None for no validation'), (dict(cbs=[le.Recorder]), TypeError, 'instances'), (dict(cbs=[3]), TypeError, 'instances')], ids=['dls', 'class', 'number'])
 def test_bad_learners(kw, error, says):
     with pytest.raises(error, match=says): learner(**kw)
 
