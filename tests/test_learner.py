@@ -1,5 +1,5 @@
 "The training loop, its callbacks, and runs that are killed"
-import base64, copy, functools, importlib, itertools, math, os, pickle, random, re, signal, subprocess, sys, textwrap, types, zipfile
+import base64, copy, functools, importlib, itertools, math, os, pickle, random, re, signal, subprocess, sys, textwrap, threading, types, zipfile
 import numpy as np
 import pytest, torch
 import torch.nn.functional as F
@@ -308,7 +308,7 @@ def test_nothing_waits_for_the_device_within_an_epoch(monkeypatch):
 def start(body, **kw):
     "A process of its own that runs python code; this file is `t` there"
     head = f"import sys; sys.path.insert(0, {str(ROOT/'tests')!r})\nimport os, signal, torch, test_learner as t\nfrom notes import learner as le, training as tr\n"
-    return subprocess.Popen([sys.executable, '-c', head + textwrap.dedent(body)], cwd=ROOT, env={**os.environ, 'PYTHONPATH': os.environ.get('PYTHONPATH') or str(ROOT)}, **kw)
+    return subprocess.Popen([sys.executable, '-c', head + textwrap.dedent(body)], cwd=ROOT, env={**os.environ, 'PYTHONPATH': os.environ.get('PYTHONPATH') or str(ROOT), 'PYTHONUNBUFFERED': ''}, **kw)
 
 def test_progress_in_a_pipe(capsys):
     "Rows under one heading: no carriage return, no colour, nothing on stderr"
@@ -326,7 +326,11 @@ def test_progress_in_a_pipe_is_seen_at_once():
             def before_epoch(self):
                 if self.learn.epoch: sys.stdin.readline()
         t.learner([*t.std_cbs(), le.Progress(), Wait()]).fit(2)''', stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    alarm = threading.Timer(30, p.kill)  # or both would wait for ever
+    alarm.start()
     heading, first = p.stdout.readline(), p.stdout.readline()
+    alarm.cancel()
+    assert heading and first, "nothing came"
     assert heading.split()[0] == 'epoch' and first.split()[0] == '1' and p.poll() is None
     assert p.communicate('go on\n', timeout=60)[0].split()[0] == '2' and p.returncode == 0
 
