@@ -362,7 +362,7 @@ class Display:
 
 @pytest.fixture
 def notebook(monkeypatch):
-    importlib.import_module("matplotlib.pyplot")  # while there is no kernel, which it would ask for things
+    importlib.import_module("matplotlib.pyplot").close(importlib.import_module("matplotlib.pyplot").figure())  # while there is no kernel, which it would ask for things
     d = Display()
     monkeypatch.setitem(sys.modules, 'IPython', types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(kernel=1), display=d))
     monkeypatch.setitem(sys.modules, 'IPython.display', d)
