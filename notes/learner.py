@@ -18,38 +18,40 @@ from .fully_connected import *
 from .training import *
 
 # %% ../nbs/05_learner.ipynb #b5b11ed8
-class CancelStep(Exception): "Raised by a callback after the backward pass: no optimiser step for this batch"
+class CancelStep(Exception): "Raised by a callback: no optimiser step for this batch"
 class CancelBatch(Exception): "Raised by a callback: go on with the next batch"
 class CancelEpoch(Exception): "Raised by a callback: go on with the next epoch"
 class CancelFit(Exception): "Raised by a callback: end the fit"
 
 # %% ../nbs/05_learner.ipynb #88caa797
-EVENTS = ('before_fit','before_epoch','before_batch','after_predict','after_loss','after_backward','after_step','after_batch',
-          'after_epoch','after_fit','cleanup_fit')
+EVENTS = ('before_fit','before_epoch','before_batch','after_predict','after_loss','after_backward',
+          'after_step','after_batch','after_epoch','after_fit','cleanup_fit')
 
 class Callback:
-    "Things to do at events of a fit: a method for each of `EVENTS` that a subclass wants; the `Learner` is `self.learn`"
-    order = 0 # Callbacks with a lower one are called first; those with the same in the order they were given
-    records = False # Does it only watch? Then `lr_find` and `get_preds` leave it out
+    "A method for each of `EVENTS` that a subclass wants; the `Learner` is `self.learn`"
+    order = 0 # Those with a lower one are called first, those with the same as they were given
+    records = False # Does it only watch? Then trials and predictions (`lr_find`, `get_preds`) leave it out
     def __init_subclass__(cls):
         "Refuse a method that is named like an event and is none, with `TypeError`"
-        wrong = [k for k in vars(cls) if k.startswith(('before_','after_','cleanup_')) and k not in (*EVENTS,'after_create')]
-        if wrong: raise TypeError(f"{cls.__name__}.{wrong[0]} would never be called: the events are after_create, {', '.join(EVENTS)}")
+        known = 'after_create',*EVENTS
+        for k in vars(cls):
+            if k.startswith(('before_','after_','cleanup_')) and k not in known:
+                raise TypeError(f"{cls.__name__}.{k} would never be called: there are {', '.join(known)}")
 
 # %% ../nbs/05_learner.ipynb #e3b5436e
 class Learner:
-    "A model, its data, loss and optimiser, and the loop that trains it: subclasses replace steps, callbacks add to them"
+    "A model, its data, loss and optimiser, and the loop that trains it; `ValueError` unless `dls` are two"
     def __init__(self,
         model, # `nn.Module`, or a `Module` of ours
-        dls, # Two loaders of batches (x, y), for training and for validation; None as the second for no validation
-        loss_func, # Gives a number for predictions and targets; has to be a `Module` if the model is one
+        dls, # Loaders of batches (x, y), for training and for validation; None as the second for none
+        loss_func, # A number for predictions and targets; a `Module` of ours if the model is one
         opt_func=SGD, # Makes the optimiser from the parameters and `lr`
         lr:float=.1, # Learning rate
         cbs=(), # Callbacks
     ):
-        if len(dls)!=2: raise ValueError(f"dls must be two loaders, not {len(dls)}: one for training, one or None for validation")
-        self.model,self.dls,self.loss_func,self.cbs = model,tuple(dls),loss_func,[]
-        self.training,self.metrics = False,{}
+        if len(dls)!=2: raise ValueError(f"{len(dls)} loaders: pass two, the second None for no validation")
+        self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
+        self.cbs,self.training,self.metrics = [],False,{}
         self.add_cbs(cbs)
         self.opt = opt_func(list(model.parameters()), lr=lr)
     def predict(self): self.pred = self.model(self.xb)
@@ -58,14 +60,15 @@ class Learner:
     def backward(self): backprop(self.loss, self.model, self.loss_func)
     def step(self): self.opt.step()
 
-# %% ../nbs/05_learner.ipynb #cbd517a9
+# %% ../nbs/05_learner.ipynb #7093f377
 @patch
 def add_cbs(self:Learner,
     cbs, # Callbacks
 ):
     "Add callbacks for all fits from now on; `TypeError` for what is no instance of `Callback`"
     for cb in cbs:
-        if not isinstance(cb, Callback): raise TypeError(f"{cb!r} is no callback: pass instances of Callback, such as Recorder()")
+        if not isinstance(cb, Callback):
+            raise TypeError(f"{cb!r} is no callback: pass instances of Callback, such as Recorder()")
         cb.learn = self
         self.cbs.append(cb)
         if hasattr(cb, 'after_create'): cb.after_create()
@@ -127,12 +130,14 @@ def _with_cbs(self:Learner, cbs):
         self.cbs = list(kept)
         self.add_cbs(cbs)
         self.cbs.sort(key=lambda cb: cb.order)
-        self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))] for e in EVENTS}
+        methods = lambda e: (getattr(cb, e, None) for cb in self.cbs)
+        self._on = {e: [f for f in methods(e) if f] for e in EVENTS}
         yield
     finally:
         self.cbs = kept
         self.model.eval()
 
+# %% ../nbs/05_learner.ipynb #7db26580
 @patch
 def _fit(self:Learner, stack):
     for cb in self.cbs:
@@ -141,47 +146,50 @@ def _fit(self:Learner, stack):
     for self.epoch in range(self.first_epoch, self.n_epochs): self._epoch()
     self('after_fit')
 
-# %% ../nbs/05_learner.ipynb #b0c6973c
 @patch
 def fit(self:Learner,
     n_epochs:int, # Times through the training set
     lr:float=None, # Learning rate, from now on; as it is if not given
     cbs=(), # Callbacks for this fit only
 ):
-    "Train, and validate after each epoch; leaves the model in evaluation mode. `ValueError` for a negative `n_epochs`"
+    "Train, validate after each epoch, end in evaluation mode; `ValueError` for a negative `n_epochs`"
     if n_epochs<0: raise ValueError(f"n_epochs={n_epochs}: pass 0 or more")
     if lr is not None: self.set_lr(lr)
-    self.n_epochs,self.first_epoch,self.resumed,self.metrics = n_epochs,0,False,{}
+    self.n_epochs,self.metrics = n_epochs,{}
+    self.first_epoch,self.resumed = 0,False
     with self._with_cbs(cbs), ExitStack() as stack:
         try: self._fit(stack)
         except CancelFit: pass
 
-# %% ../nbs/05_learner.ipynb #51aeda41
+# %% ../nbs/05_learner.ipynb #8b9c357a
 def _mean(values, n):
     "Mean of numbers or 0-d tensors, one for each batch, weighed by the batches' items"
     n = torch.tensor(n, dtype=torch.float64)
-    v = torch.stack(values).cpu().double() if isinstance(values[0], Tensor) else torch.tensor(values, dtype=torch.float64)
-    return (v@n/n.sum()).item()
+    if isinstance(values[0], Tensor): values = torch.stack(values).tolist()
+    return (torch.tensor(values, dtype=torch.float64)@n/n.sum()).item()
 
 class Metrics(Callback):
-    "Means over all items of the validation loss and of the given metrics, in `learn.metrics` after each epoch"
+    "Validation loss and metrics as means over all items, in `learn.metrics` after each epoch"
     order,records = -20,True
     def __init__(self,
-        **kwargs, # Name of a metric = function of predictions and targets that gives a mean over the batch
+        **kwargs, # Name = function of predictions and targets that gives a mean over the batch
     ): self.fs = kwargs
     def before_epoch(self): self.rows = []
     def after_batch(self):
         l = self.learn
-        if not l.training: self.rows.append([len(l.xb), l.loss, *(f(l.pred, l.yb) for f in self.fs.values())])
+        if l.training: return
+        self.rows.append([len(l.xb), l.loss, *(f(l.pred, l.yb) for f in self.fs.values())])
     def after_epoch(self):
         n,*columns = zip(*self.rows) if self.rows else [()]
         self.learn.metrics = {k: _mean(c, n) for k,c in zip(('valid_loss',*self.fs), columns)}
 
 # %% ../nbs/05_learner.ipynb #56c612a3
 class Recorder(Callback):
-    "Keeps loss and learning rate of every training batch, and the training loss and `learn.metrics` of every epoch, over all fits"
+    "Loss and learning rate of every training batch, and the metrics of every epoch, over all fits"
     order,records = -10,True
-    def __init__(self): self._losses,self._new,self.lrs,self.epochs,self.items,self.start = [],[],[],[],[],(0,0)
+    def __init__(self):
+        self._losses,self._new,self.lrs,self.items = [],[],[],[]
+        self.epochs,self.start = [],(0,0)
     def after_create(self): self.learn.recorder = self
     def before_fit(self):
         if not self.learn.resumed: self.start = len(self.lrs),len(self.epochs)
@@ -192,7 +200,8 @@ class Recorder(Callback):
         self._new.append(l.loss.detach())
         self.lrs.append(l.opt.param_groups[0]['lr'])
         self.items.append(len(l.xb))
-    def state_dict(self): return dict(_losses=self.losses, lrs=self.lrs, epochs=self.epochs, items=self.items, start=self.start)
+    def state_dict(self):
+        return dict(_losses=self.losses, lrs=self.lrs, epochs=self.epochs, items=self.items, start=self.start)
     def load_state_dict(self, state): vars(self).update(state, _new=[])
 
 # %% ../nbs/05_learner.ipynb #b5d9a021
@@ -209,7 +218,7 @@ def after_epoch(self:Recorder):
     if k: l.metrics = dict(train_loss=_mean(self.losses[-k:], self.items), **l.metrics)
     self.epochs.append(dict(epoch=len(self.epochs)+1, step=len(self.lrs), **l.metrics))
 
-# %% ../nbs/05_learner.ipynb #50930c74
+# %% ../nbs/05_learner.ipynb #5f00f580
 def _axes(ax):
     if ax is not None: return ax
     import matplotlib.pyplot as plt
@@ -224,53 +233,59 @@ def plot(self:Recorder,
     ax = _axes(ax)
     k = max(1, len(self.losses)//50)
     mean = np.convolve(self.losses, np.ones(k)/k, 'valid') if self.losses else []
-    ax.plot(range(1, len(self.losses)+1), self.losses, color='#56B4E9', lw=.6, alpha=.6)
-    ax.plot(range(k, k+len(mean)), mean, color='#0072B2', lw=1.5, label=f'training, mean of {k}')
+    xs = range(1, len(self.losses)+1)
+    ax.plot(xs, self.losses, color='#56B4E9', lw=.6, alpha=.6, label='training, each batch')
+    ax.plot(xs[k-1:], mean, color='#0072B2', lw=1.5, label=f'training, mean of {k}')
     vs = [(r['step'],r['valid_loss']) for r in self.epochs if 'valid_loss' in r]
     if vs: ax.plot(*zip(*vs), 'o--', color='#D55E00', clip_on=False, label='validation')
-    ax.set(xlabel='batch', ylabel='loss', xlim=(0,max(n or 0, len(self.losses), 1)))
+    ax.set(xlabel='batch', ylabel='loss', xlim=(0,max(n or 0, len(xs), 1)))
     if self.losses: ax.legend(fontsize=9)
     ax.grid(alpha=.3)
     return ax
 
-# %% ../nbs/05_learner.ipynb #e8cb6d26
+# %% ../nbs/05_learner.ipynb #51129112
 def _row(cells):
     texts = (f'{c:.4f}' if isinstance(c, float) else str(c) for c in cells)
     return '  '.join(s.rjust(10 if i else 5) for i,s in enumerate(texts))
 
-def _columns(row): return [k for k in row if k!='step']
+def _table(rows):
+    "Lines of a table of epochs, and one with its headings above the first epoch"
+    keys = lambda r: [k for k in r if k!='step']
+    return [_row(keys(r)) for r in rows[:1]] + [_row([r[k] for k in keys(r)]) for r in rows]
 
 class _Terminal:
     "A line for each epoch on stdout, and a bar on stderr where that is a terminal"
     def __init__(self, learn, rec):
         from tqdm import tqdm
-        self.rec,self.shown = rec,rec.start[1]
-        self.bar = tqdm(total=learn.n_epochs*len(learn.dls[0]), initial=len(rec.lrs)-rec.start[0], disable=None, leave=False, unit='batch')
+        n = len(learn.dls[0])
+        self.rec,self.shown = rec,0
+        self.bar = tqdm(total=learn.n_epochs*n, initial=len(rec.lrs)-rec.start[0],
+                        disable=None, leave=False, unit='batch')
     def batch(self): self.bar.update()
     def epoch(self):
-        for row in self.rec.epochs[self.shown:]:
-            if self.shown==self.rec.start[1]: self.bar.write(_row(_columns(row)))
-            self.bar.write(_row([row[k] for k in _columns(row)]))
-            self.shown += 1
+        lines = _table(self.rec.epochs[self.rec.start[1]:])
+        for line in lines[self.shown:]: self.bar.write(line)
+        sys.stdout.flush()
+        self.shown = len(lines)
     def close(self): self.bar.close()
 
 # %% ../nbs/05_learner.ipynb #2edcc15f
 class _Notebook:
     "A plot and a table below the cell, brought up to date while the fit runs"
     def __init__(self, learn, rec):
+        self.ip,self.rec,self.views = sys.modules['IPython.display'],rec,None
+        self.n,self.next = learn.n_epochs*len(learn.dls[0]),0.
+    def picture(self):
         from matplotlib.figure import Figure
-        self.ip,self.figure,self.rec = sys.modules['IPython.display'],Figure,rec
-        self.n,self.next,self.views = learn.n_epochs*len(learn.dls[0]),0.,None
-    def draw(self):
-        start = time.perf_counter()
-        fig,png = self.figure(figsize=(6,3), layout='constrained'),io.BytesIO()
+        fig,png = Figure(figsize=(6,3), layout='constrained'),io.BytesIO()
         self.rec.plot(fig.subplots(), self.rec.start[0]+self.n)
         fig.savefig(png, format='png', dpi=100)
-        rows = self.rec.epochs[self.rec.start[1]:]
-        heads = [_row(_columns(r)) for r in rows[:1]]
-        table = '\n'.join([*heads, *(_row([r[k] for k in _columns(r)]) for r in rows)])
-        shown = {'image/png': base64.b64encode(png.getvalue()).decode(), 'text/plain': 'losses'},{'text/plain': table}
-        if self.views is None: self.views = [self.ip.display(o, raw=True, display_id=True) for o in shown]
+        return {'image/png': base64.b64encode(png.getvalue()).decode(), 'text/plain': 'losses'}
+    def draw(self):
+        start = time.perf_counter()
+        shown = self.picture(),{'text/plain': '\n'.join(_table(self.rec.epochs[self.rec.start[1]:]))}
+        if self.views is None:
+            self.views = [self.ip.display(o, raw=True, display_id=True) for o in shown]
         else:
             for v,o in zip(self.views, shown): v.update(o, raw=True)
         now = time.perf_counter()
@@ -286,14 +301,14 @@ def _in_notebook():
     return ip is not None and hasattr(ip.get_ipython(), 'kernel')
 
 class Progress(Callback):
-    "Shows how a fit goes: a live plot and a table in a notebook, a bar and lines in a terminal, plain lines in a pipe"
+    "Shows a fit: live plot and table in a notebook, bar and lines in a terminal, lines in a pipe"
     order,records = 40,True
     def __init__(self,
         plot:bool=True, # Draw, where that is possible?
     ): self.plot = plot
     def before_fit(self):
         rec = getattr(self.learn, 'recorder', None)
-        if rec is None: raise ValueError("Progress shows what a Recorder keeps: give the Learner a Recorder() too")
+        if rec is None: raise ValueError("Progress shows what a Recorder keeps: add a Recorder() too")
         self.view = (_Notebook if self.plot and _in_notebook() else _Terminal)(self.learn, rec)
     def after_batch(self):
         if self.learn.training: self.view.batch()
@@ -301,7 +316,7 @@ class Progress(Callback):
     def cleanup_fit(self):
         if view := vars(self).pop('view', None): view.close()
 
-# %% ../nbs/05_learner.ipynb #4309720c
+# %% ../nbs/05_learner.ipynb #7bd97d06
 @patch
 def to(self:Module,
     *args, # A device or a dtype, as for `Tensor.to`
@@ -315,11 +330,12 @@ def to(self:Module,
 def default_device(
 )->torch.device: # CUDA where there is one, else Apple's MPS, else the CPU
     "The fastest device that this machine has"
-    return torch.device('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu')
+    if torch.cuda.is_available(): return torch.device('cuda')
+    return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
 
 # %% ../nbs/05_learner.ipynb #95d9816a
 class Device(Callback):
-    "Trains on `device`: moves the model and the loss when it is added to a `Learner`, and every batch"
+    "Trains on `device`: moves model and loss when it joins a `Learner`, and then every batch"
     order = -50
     def __init__(self,
         device=None, # `default_device()` if not given
@@ -330,17 +346,17 @@ class Device(Callback):
         if self.device.type=='cpu': self.before_batch = None # where batches come from
     def before_batch(self):
         l = self.learn
-        l.xb,l.yb = l.xb.to(self.device, non_blocking=True),l.yb.to(self.device, non_blocking=True)
+        l.xb,l.yb = l.xb.to(self.device),l.yb.to(self.device)
 
 # %% ../nbs/05_learner.ipynb #bffc674e
 def default_cbs(
     plot:bool=True, # Draw in a notebook?
-    **kwargs, # Name of a metric = function of predictions and targets that gives a mean over the batch
+    **kwargs, # Name = function of predictions and targets that gives a mean over the batch
 )->list: # Of callbacks
     "The callbacks that most fits want: `Device`, `Metrics`, `Recorder` and `Progress`"
     return [Device(), Metrics(**kwargs), Recorder(), Progress(plot)]
 
-# %% ../nbs/05_learner.ipynb #4f941951
+# %% ../nbs/05_learner.ipynb #26a4db1a
 class LRFinder(Callback):
     "Raises the learning rate from batch to batch and notes the losses; ends the fit when they explode"
     order = 30
@@ -351,7 +367,7 @@ class LRFinder(Callback):
         factor:float=4., # A loss this many times the least one ends it
     ):
         if not 0<start<end or n<10 or not factor>1:
-            raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: they must be 0 < start < end, n >= 10 and factor > 1")
+            raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: need 0 < start < end, n >= 10, factor > 1")
         self.start,self.end,self.n,self.factor = start,end,n,factor
     def before_fit(self): self.lrs,self.losses = [],[]
     def before_batch(self):
@@ -367,14 +383,17 @@ class LRFinder(Callback):
         ax = _axes(ax)
         ax.semilogx(self.lrs[:len(self.losses)], self.losses, color='#0072B2', label='loss of a batch')
         ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
-        ax.set(xlabel='learning rate', ylabel='loss', ylim=(None,1.5*self.losses[0])); ax.legend(fontsize=9); ax.grid(alpha=.3)
+        ax.set(xlabel='learning rate', ylabel='loss', ylim=(None,1.5*self.losses[0]))
+        ax.legend(fontsize=9); ax.grid(alpha=.3)
         return ax
 
-# %% ../nbs/05_learner.ipynb #26a4db1a
+# %% ../nbs/05_learner.ipynb #24c860e1
 @patch(as_prop=True)
 def suggestion(self:LRFinder)->float: # Learning rate
-    "A tenth of the learning rate at which the loss, a mean over five batches, is least"
-    return self.lrs[2+int(np.argmin(np.convolve(self.losses, np.ones(5)/5, 'valid')))]/10
+    "A tenth of the rate at which the mean loss of five batches is least; `ValueError` where there are no five"
+    losses = [l for l in self.losses if math.isfinite(l)]
+    if len(losses)<5: raise ValueError(f"the loss exploded after {len(losses)} batches: pass a smaller start")
+    return self.lrs[2+int(np.argmin(np.convolve(losses, np.ones(5)/5, 'valid')))]/10
 
 # %% ../nbs/05_learner.ipynb #c2fdd8a8
 def _generators(dls):
@@ -383,21 +402,23 @@ def _generators(dls):
     while todo:
         o = todo.pop(0)
         if isinstance(o, torch.Generator) and not any(o is g for g in found): found.append(o)
-        elif o is not None: todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches')]
+        elif o is not None:
+            todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches')]
     return found
 
 def get_rng(
     dls=(), # Loaders whose own generators are to be included
 )->dict: # Of numbers, tuples and tensors
-    "State of all random number generators: Python's, NumPy's, PyTorch's on every device, and the loaders'"
-    kind,keys,*rest = np.random.get_state()
+    "State of all random number generators: Python's, NumPy's, PyTorch's on every device, the loaders'"
+    _,keys,*rest = np.random.get_state()
     v,ints,gauss = random.getstate()
-    return dict(python=(v,torch.tensor(ints),gauss), numpy=(torch.from_numpy(keys.astype(np.int64)),*rest), torch=torch.get_rng_state(),
+    return dict(python=(v,torch.tensor(ints),gauss), numpy=(torch.from_numpy(keys.astype(np.int64)),*rest),
+                torch=torch.get_rng_state(),
                 cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
                 loaders=[g.get_state() for g in _generators(dls)])
 
-# %% ../nbs/05_learner.ipynb #8cd00e6a
+# %% ../nbs/05_learner.ipynb #50d183c9
 def set_rng(
     state:dict, # As `get_rng` gives it
     dls=(), # The loaders, in the same order
@@ -408,18 +429,19 @@ def set_rng(
     np.random.set_state(('MT19937',state['numpy'][0].numpy().astype(np.uint32),*state['numpy'][1:]))
     torch.set_rng_state(state['torch'])
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
-    if state['mps'] is not None and torch.backends.mps.is_available(): torch.mps.set_rng_state(state['mps'])
+    if state['mps'] is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state['mps'])
     for g,s in zip(_generators(dls), state['loaders'], strict=True): g.set_state(s)
 
-# %% ../nbs/05_learner.ipynb #bb292dcc
+# %% ../nbs/05_learner.ipynb #2b026229
 def _check_fits(here, saved):
     "`ValueError` unless the two dictionaries of tensors have the same names and shapes"
-    shape = lambda v: tuple(getattr(v, 'shape', ()))
+    def no(why): raise ValueError(f"these weights are of another model: {why}")
     for what,names in (('misses',here.keys()-saved.keys()), ('has',saved.keys()-here.keys())):
-        if names: raise ValueError(f"these weights are of another model: it {what} {', '.join(sorted(names))}")
-    for k,v in here.items():
-        a,b = shape(saved[k]),shape(v)
-        if a!=b: raise ValueError(f"these weights are of another model: {k} has shape {a}, and here it is {b}")
+        if names: no(f"it {what} {', '.join(sorted(names))}")
+    for k in here:
+        a,b = (tuple(getattr(s[k], 'shape', ())) for s in (saved,here))
+        if a!=b: no(f"{k} has shape {a}, and here it is {b}")
 
 @patch
 def state_dict(self:Module
@@ -435,39 +457,39 @@ def load_state_dict(self:Module,
     _check_fits(self.state_dict(), state)
     for k,p in self.state_dict().items(): p.copy_(state[k])
 
-# %% ../nbs/05_learner.ipynb #2b026229
-def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
-
+# %% ../nbs/05_learner.ipynb #ff14d44a
 def _opt_state(opt):
     if hasattr(opt, 'state_dict'): return opt.state_dict()
     if type(opt) is not SGD:
-        raise TypeError(f"{type(opt).__name__} can't be saved: give it state_dict and load_state_dict, as PyTorch's optimisers have")
+        raise TypeError(f"{type(opt).__name__} can't be saved: it needs a state_dict and a load_state_dict")
     return dict(param_groups=[{k:v for k,v in g.items() if k!='params'} for g in opt.param_groups])
 
 def _set_opt_state(opt, state):
     if hasattr(opt, 'load_state_dict'): return opt.load_state_dict(state)
     for g,s in zip(opt.param_groups, state['param_groups'], strict=True): g.update(s)
 
-# %% ../nbs/05_learner.ipynb #f39806d6
+# %% ../nbs/05_learner.ipynb #91c93aca
 @patch
 def lr_find(self:Learner,
     start:float=1e-5, # First learning rate
     end:float=10., # Last learning rate
     n:int=100, # Batches from `start` to `end`
 )->LRFinder: # With `suggestion` and `plot`
-    "Try learning rates on up to `n` batches, and put everything back as it was: weights, optimiser, random numbers"
-    finder,kept,rng = LRFinder(start, end, n),dict(vars(self)),get_rng(self.dls)
-    model,opt = copy.deepcopy(self.model.state_dict()),copy.deepcopy(_opt_state(self.opt))
+    "Try learning rates on up to `n` batches, and put everything back as it was"
+    finder,kept,rng,mode = LRFinder(start, end, n),dict(vars(self)),get_rng(self.dls),self.model.training
+    model,opt = copy.deepcopy((self.model.state_dict(), _opt_state(self.opt)))
     self.dls,self.cbs = (self.dls[0],None),[cb for cb in self.cbs if not cb.records]
     try: self.fit(math.ceil(n/len(self.dls[0])), cbs=[finder])
     finally:
         vars(self).update(kept)
         self.zero_grad()
-        self.model.load_state_dict(model); _set_opt_state(self.opt, opt)
+        self.model.load_state_dict(model)
+        _set_opt_state(self.opt, opt)
+        self.model.train(mode)
         set_rng(rng, self.dls)
     return finder
 
-# %% ../nbs/05_learner.ipynb #0cbaa5b4
+# %% ../nbs/05_learner.ipynb #0b3cf1d6
 class GradClip(Callback):
     "Shortens a gradient that is longer than `max_norm`, all parameters taken together"
     order = 10
@@ -478,7 +500,7 @@ class GradClip(Callback):
         self.max_norm = max_norm
     def after_backward(self):
         gs = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
-        self.norm = torch.stack([g.square().sum() for g in gs]).sum().sqrt()
+        self.norm = torch.stack([g.norm() for g in gs]).norm()
         scale = (self.max_norm/(self.norm+1e-6)).clamp(max=1)
         for g in gs: g.mul_(scale)
 
@@ -496,7 +518,8 @@ class GradAccum(Callback):
         l,ps = self.learn,[p for p in self.learn.model.parameters() if p.grad is not None]
         k = len(l.xb)
         gs = [k*p.grad for p in ps]
-        self.sums = gs if self.sums is None else [s+g for s,g in zip(self.sums, gs)]
+        if self.sums: gs = [s.to(g.device)+g for s,g in zip(self.sums, gs)] # a loaded sum is on the CPU
+        self.sums = gs
         self.items,self.batches = self.items+k,self.batches+1
         if self.batches<self.n and l.iter+1<len(l.dl): raise CancelStep
         for p,s in zip(ps, self.sums): p.grad = s/self.items
@@ -504,24 +527,25 @@ class GradAccum(Callback):
     def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
     def load_state_dict(self, state): vars(self).update(state)
 
-# %% ../nbs/05_learner.ipynb #1780dbec
+# %% ../nbs/05_learner.ipynb #03483338
 class EarlyStopping(Callback):
-    "Ends a fit when a metric has not improved for `patience` epochs; the model gets the weights of the best one"
+    "Ends a fit after `patience` epochs without improvement; the model gets the weights of the best"
     order,records = 50,True
     def __init__(self,
         metric:str='valid_loss', # Name in `learn.metrics`
         patience:int=3, # Epochs without improvement that end the fit
         higher:bool=False, # Is more better?
-        min_delta:float=0., # Smaller changes are no improvement
     ):
         if patience<1: raise ValueError(f"patience={patience}: pass 1 or more")
-        self.metric,self.patience,self.sign,self.min_delta = metric,patience,1-2*higher,min_delta
+        self.metric,self.patience,self.sign = metric,patience,-1 if higher else 1
     def before_fit(self): self.best,self.wait,self.weights = math.inf,0,None
     def after_epoch(self):
-        ms,model = self.learn.metrics,self.learn.model
-        if self.metric not in ms: raise ValueError(f"no metric {self.metric!r}: there are {', '.join(ms) or 'none; add Metrics()'}")
+        ms = self.learn.metrics
+        if self.metric not in ms:
+            raise ValueError(f"no metric {self.metric!r}: there are {', '.join(ms) or 'none; add Metrics()'}")
         value = self.sign*ms[self.metric]
-        if value<self.best-self.min_delta: self.best,self.wait,self.weights = value,0,copy.deepcopy(model.state_dict())
+        if value<self.best:
+            self.best,self.wait,self.weights = value,0,copy.deepcopy(self.learn.model.state_dict())
         else: self.wait += 1
         if self.wait>=self.patience:
             self.after_fit()
@@ -531,60 +555,73 @@ class EarlyStopping(Callback):
     def state_dict(self): return dict(best=self.best, wait=self.wait, weights=self.weights)
     def load_state_dict(self, state): vars(self).update(state)
 
-# %% ../nbs/05_learner.ipynb #74cf00cd
+# %% ../nbs/05_learner.ipynb #702fbdbb
 class CheckpointError(ValueError): "A file is no checkpoint, or no longer whole"
 
 def _previous(path): return path.with_name(path.name+'.prev')
+
+def _sync(path):
+    "Have what the system keeps of a file or folder written to the disk"
+    if os.name=='nt' and path.is_dir(): return
+    fd = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try: os.fsync(fd)
+    finally: os.close(fd)
 
 def save_checkpoint(
     path, # File to write
     state:dict, # Numbers, texts and tensors, in lists, tuples and dictionaries
 ):
-    "Write `state` to `path`, which holds a whole checkpoint at every moment; the one before it stays as `path`.prev"
+    "Write `state` to `path`, never half; the one before it stays as `path`.prev"
     path = Path(path)
     tmp = path.with_name(path.name+'.tmp')
-    with open(tmp, 'wb') as f:
-        torch.save(state, f)
-        f.flush()
-        os.fsync(f.fileno())
+    with open(tmp, 'wb') as f: torch.save(state, f)
+    _sync(tmp)
     if path.exists(): os.replace(path, _previous(path))
     os.replace(tmp, path)
+    _sync(path.parent)
 
 # %% ../nbs/05_learner.ipynb #957f5b1e
 def load_checkpoint(
     path, # File that `save_checkpoint` wrote
 )->dict: # What was saved, tensors on the CPU
-    "Read a checkpoint, or the one before it where only that is left, without running code; `CheckpointError` where it is damaged or none"
+    "Read a checkpoint, or the one before if only that is left; `CheckpointError` if it is damaged or none"
     path = Path(path)
     if not path.exists() and _previous(path).exists(): path = _previous(path)
     if not path.exists(): raise FileNotFoundError(f"no checkpoint {path}")
     def no(why):
         prev = _previous(path)
-        what = f"delete it, and {prev.name}, the one before it, will be used" if prev.exists() else "delete it, and start again"
-        return CheckpointError(f"{path} {why}: {what}")
+        then = f"{prev.name}, the one before it, will be used" if prev.exists() else "start again"
+        return CheckpointError(f"{path} {why}: delete it, and {then}")
     try:
         with zipfile.ZipFile(path) as z: bad = z.testzip()
         if bad is None: return torch.load(path, map_location='cpu', weights_only=True)
     except zipfile.BadZipFile: raise no("is no checkpoint, or only a part of one") from None
-    except pickle.UnpicklingError: raise no("asks for code to be run, as no checkpoint does, and none was") from None
+    except pickle.UnpicklingError: raise no("asks for code to be run, and none was") from None
     except RuntimeError: raise no("is a zip file, but no checkpoint") from None
     raise no(f"is damaged in {bad}")
 
 # %% ../nbs/05_learner.ipynb #a307dd14
+def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
+
 class Checkpoint(Callback):
-    "Saves a fit at the start of each epoch, every so many batches and at its end, and goes on from there where the file is found"
+    "Saves a fit as it goes, at least once an epoch, and goes on from the file where there is one"
     order,records = -100,True
     def __init__(self,
         path, # File
         every:int=0, # Save every so many batches too; 0: not
-        resume:bool=True, # Go on from the file where there is one? Otherwise start anew, and overwrite it
+        resume:bool=True, # Go on from the file? Otherwise start anew, and overwrite it
     ): self.path,self.every,self.resume = Path(path),every,resume
-    def _stateful(self): return [(type(cb).__name__,cb) for cb in self.learn.cbs if hasattr(cb, 'state_dict')]
+    def _stateful(self): return [cb for cb in self.learn.cbs if hasattr(cb, 'state_dict')]
+    def _run(self):
+        "What must be the same in a run that goes on from the file"
+        return dict(optimiser=_kind(self.learn.opt), batches=len(self.learn.dls[0]),
+                    callbacks=[_kind(cb) for cb in self._stateful()])
     def _save(self, epoch, i):
         l = self.learn
-        save_checkpoint(self.path, dict(format='notes.learner 1', epoch=epoch, iter=i, batches=len(l.dls[0]),
-            model=l.model.state_dict(), opt=_opt_state(l.opt), opt_kind=_kind(l.opt),
-            rng=get_rng(l.dls), epoch_rng=self.epoch_rng, cbs=[(k,cb.state_dict()) for k,cb in self._stateful()]))
+        save_checkpoint(self.path, dict(
+            format='notes.learner 1', run=self._run(), epoch=epoch, iter=i,
+            rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
+            model=l.model.state_dict(), opt=_opt_state(l.opt), cbs=[cb.state_dict() for cb in self._stateful()]))
 
 # %% ../nbs/05_learner.ipynb #245ce413
 @patch
@@ -593,16 +630,16 @@ def _check(self:Checkpoint, s):
     if not isinstance(s, dict) or s.get('format')!='notes.learner 1':
         raise CheckpointError(f"{self.path} was not written by Checkpoint: pass another path")
     _check_fits(l.model.state_dict(), s['model'])
-    here,saved = ([k for k,_ in x] for x in (self._stateful(),s['cbs']))
-    for what,a,b in (('optimiser',s['opt_kind'],_kind(l.opt)), ('batches an epoch',s['batches'],len(l.dls[0])),
-                     ('callbacks with a state',saved,here)):
-        if a!=b: raise ValueError(f"{self.path} was saved with other {what}, {a} and not {b}: make them the same, or pass another path")
-    n = s['epoch']
-    if n>l.n_epochs: raise ValueError(f"{self.path} holds {n} epochs, and this fit is of {l.n_epochs}: pass another path, or more epochs")
+    for k,here in self._run().items():
+        if s['run'][k]!=here:
+            raise ValueError(f"{self.path} is of another run: its {k} {s['run'][k]}, here {here}; pass another path")
+    if s['epoch']>l.n_epochs:
+        raise ValueError(f"{self.path} holds {s['epoch']} epochs, and this fit is of {l.n_epochs}: pass more epochs")
 
 @patch
 def before_fit(self:Checkpoint):
-    self.state,self.epoch_rng,l = None,get_rng(self.learn.dls),self.learn
+    l = self.learn
+    self.state,self.epoch_rng = None,get_rng(l.dls)
     if not self.resume or not (self.path.exists() or _previous(self.path).exists()): return
     s = load_checkpoint(self.path)
     self._check(s)
@@ -614,7 +651,7 @@ def before_fit(self:Checkpoint):
 # %% ../nbs/05_learner.ipynb #eb2833a0
 @patch
 def _put_back(self:Checkpoint):
-    for (_,cb),(_,s) in zip(self._stateful(), copy.deepcopy(self.state['cbs'])): cb.load_state_dict(s)
+    for cb,s in zip(self._stateful(), copy.deepcopy(self.state['cbs'])): cb.load_state_dict(s)
     set_rng(self.state['rng'], self.learn.dls)
 
 @patch

@@ -1,5 +1,5 @@
 "The training loop, its callbacks, and runs that are killed"
-import base64, copy, functools, importlib, itertools, math, os, pickle, random, re, signal, subprocess, sys, textwrap, types, zipfile
+import base64, copy, functools, importlib, itertools, math, os, pickle, random, re, signal, subprocess, sys, textwrap, threading, types, zipfile
 import numpy as np
 import pytest, torch
 import torch.nn.functional as F
@@ -168,7 +168,7 @@ def test_learning_rate():
     assert l.recorder.lrs[-5:] == [1, .5, .25, .125, .0625]
 
 @pytest.mark.parametrize('kw,error,says', [
-    (dict(dls=loaders()[:1]), ValueError, 'one or None for validation'), (dict(cbs=[le.Recorder]), TypeError, 'instances'), (dict(cbs=[3]), TypeError, 'instances')], ids=['dls', 'class', 'number'])
+    (dict(dls=loaders()[:1]), ValueError, 'the second None for no validation'), (dict(cbs=[le.Recorder]), TypeError, 'instances'), (dict(cbs=[3]), TypeError, 'instances')], ids=['dls', 'class', 'number'])
 def test_bad_learners(kw, error, says):
     with pytest.raises(error, match=says): learner(**kw)
 
@@ -308,7 +308,7 @@ def test_nothing_waits_for_the_device_within_an_epoch(monkeypatch):
 def start(body, **kw):
     "A process of its own that runs python code; this file is `t` there"
     head = f"import sys; sys.path.insert(0, {str(ROOT/'tests')!r})\nimport os, signal, torch, test_learner as t\nfrom notes import learner as le, training as tr\n"
-    return subprocess.Popen([sys.executable, '-c', head + textwrap.dedent(body)], cwd=ROOT, env={**os.environ, 'PYTHONPATH': os.environ.get('PYTHONPATH') or str(ROOT)}, **kw)
+    return subprocess.Popen([sys.executable, '-c', head + textwrap.dedent(body)], cwd=ROOT, env={**os.environ, 'PYTHONPATH': os.environ.get('PYTHONPATH') or str(ROOT), 'PYTHONUNBUFFERED': ''}, **kw)
 
 def test_progress_in_a_pipe(capsys):
     "Rows under one heading: no carriage return, no colour, nothing on stderr"
@@ -318,6 +318,21 @@ def test_progress_in_a_pipe(capsys):
     assert '\r' not in out and '\x1b' not in out and not err
     assert lines[0].split() == ['epoch', 'train_loss', 'valid_loss', 'accuracy'] and [l.split()[0] for l in lines[1:]] == ['1', '2', '3']
     assert all(re.fullmatch(r' +\d(  +\d\.\d{4}){3}', l) for l in lines[1:]) and len({len(l) for l in lines}) == 1
+
+def test_progress_in_a_pipe_is_seen_at_once():
+    "A reader at the other end gets an epoch's line when the epoch ends, not when a buffer is full"
+    p = start('''
+        class Wait(le.Callback):
+            def before_epoch(self):
+                if self.learn.epoch: sys.stdin.readline()
+        t.learner([*t.std_cbs(), le.Progress(), Wait()]).fit(2)''', stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    alarm = threading.Timer(30, p.kill)  # or both would wait for ever
+    alarm.start()
+    heading, first = p.stdout.readline(), p.stdout.readline()
+    alarm.cancel()
+    assert heading and first, "nothing came"
+    assert heading.split()[0] == 'epoch' and first.split()[0] == '1' and p.poll() is None
+    assert p.communicate('go on\n', timeout=60)[0].split()[0] == '2' and p.returncode == 0
 
 @pytest.mark.skipif(os.name == 'nt', reason="pseudo-terminals are POSIX's")
 def test_progress_in_a_terminal():
@@ -347,7 +362,7 @@ class Display:
 
 @pytest.fixture
 def notebook(monkeypatch):
-    importlib.import_module("matplotlib.pyplot")  # while there is no kernel, which it would ask for things
+    importlib.import_module("matplotlib.pyplot").close(importlib.import_module("matplotlib.pyplot").figure())  # while there is no kernel, which it would ask for things
     d = Display()
     monkeypatch.setitem(sys.modules, 'IPython', types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(kernel=1), display=d))
     monkeypatch.setitem(sys.modules, 'IPython.display', d)
@@ -443,6 +458,15 @@ def test_accumulation_steps_once_a_group():
     learner([le.GradAccum(2), log]).fit(1)
     assert log.log.count('after_step') == 3 and log.log.count('after_batch') == 5+2
 
+def test_accumulation_goes_on_with_sums_from_a_file():
+    "They come back on the CPU, wherever the gradients are"
+    l = le.Learner(mlp(), loaders(), Shapes(), cbs=[le.Device('meta'), a := le.GradAccum(4)])
+    class Load(le.Callback):
+        def before_batch(self):
+            if train_batch(0)(self.learn): a.load_state_dict(dict(sums=[torch.zeros(5, 6), torch.zeros(5), torch.zeros(3, 5), torch.zeros(3)], items=8, batches=1))
+    l.fit(1, cbs=[Load()])
+    assert {p.grad.device.type for p in l.model.parameters()} == {'meta'}
+
 def test_accumulation_starts_afresh_after_an_exception():
     l = learner([le.GradAccum(4)])
     with pytest.raises(ZeroDivisionError): l.fit(1, cbs=[Log(after_loss=(train_batch(2), ZeroDivisionError()))])
@@ -470,7 +494,7 @@ class Scripted(le.Callback):
 
 @pytest.mark.parametrize('values,kw,epochs,best', [
     ([3, 2, 1, 2, 3, 4, 5], dict(patience=3), 6, 2), ([3, 2, 1, 2, 3, 4, 5], dict(patience=1), 4, 2), ([3, 2, 2, 2, 1], dict(patience=2), 4, 1), ([3, 2, 2, 2, 1], dict(patience=3), 5, 4),
-    ([1, 2, 3, 2, 1, 0], dict(patience=2, higher=True), 5, 2), ([3, 2.9, 2.8, 2.7], dict(patience=2, min_delta=.5), 3, 0), ([3, math.nan, math.nan, 1], dict(patience=2), 3, 0)], ids=range(7))
+    ([1, 2, 3, 2, 1, 0], dict(patience=2, higher=True), 5, 2), ([3, math.nan, math.nan, 1], dict(patience=2), 3, 0)], ids=range(6))
 def test_early_stopping(values, kw, epochs, best):
     s = Scripted(values)
     l = learner([le.EarlyStopping(**kw), s])
@@ -506,6 +530,21 @@ def test_lr_find_rises_and_stops_at_the_explosion():
     assert all(x <= 4*min(f.losses[:i+1]) for i, x in enumerate(f.losses[:-1])) and f.lrs[0] < f.suggestion < f.lrs[-1]
     f.plot()
     assert abs(learner().lr_find(1e-9, 1e-8, n=20).lrs[-1]/1e-8 - 1) < 1e-9
+
+def test_lr_find_leaves_the_mode():
+    for mode in (True, False):
+        l = learner()
+        l.model.train(mode)
+        l.lr_find(n=10)
+        assert l.model.training == mode
+
+def test_suggestion_where_the_loss_is_no_number():
+    "nan ends a trial; it is not the least loss, and too few losses before it are an error"
+    f = le.LRFinder()
+    f.lrs, f.losses = [10.**i for i in range(-9, 2)], [5, 5, .5, 5, 5, 4, 3, 2, 3, 9, math.nan]
+    assert f.suggestion == pytest.approx(1e-4)
+    f.losses = [5, 4, 3, 9, math.nan]
+    with pytest.raises(ValueError, match='exploded after 4 batches: pass a smaller start'): f.plot()
 
 def test_lr_find_restores_after_an_exception():
     l = learner([Log(after_loss=(train_batch(3), ZeroDivisionError()))])
@@ -717,6 +756,21 @@ def saved(tmp_path):
     long_run(p)
     return p
 
+def test_what_is_written_reaches_the_disk(tmp_path, monkeypatch):
+    "The file before it gets its name, and the folder after that"
+    did, real = [], os.replace
+    monkeypatch.setattr(le, '_sync', lambda p: did.append(p.name))
+    monkeypatch.setattr(os, 'replace', lambda a, b: (did.append('move'), real(a, b))[1])
+    le.save_checkpoint(tmp_path/'a', dict(x=1))
+    assert did == ['a.tmp', 'move', tmp_path.name]
+
+def test_sync(tmp_path, monkeypatch):
+    (tmp_path/'a').write_text('x')
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, 'fsync', lambda fd: (synced.append(fd), real(fd)))
+    for p in (tmp_path, tmp_path/'a'): le._sync(p)
+    assert len(synced) == (1 if os.name == 'nt' else 2)
+
 def test_the_one_before_is_kept(tmp_path):
     p = saved(tmp_path)
     prev = le.load_checkpoint(tmp_path/'run.ckpt.prev')
@@ -783,8 +837,8 @@ def test_missing_file(tmp_path):
 
 @pytest.mark.parametrize('change,says', [
     (dict(model=mlp(nh=4)), r'another model: 0.weight has shape \(5, 6\), and here it is \(4, 6\)'), (dict(model=nn.Sequential(nn.Linear(6, 3).double())), 'another model: it has 2.bias'),
-    (dict(dls=loaders(bs=4)), 'batches an epoch, 5 and not 10'), (dict(cbs=[*std_cbs(), le.EarlyStopping()]), 'callbacks with a state'), (dict(epochs=1), 'holds 2 epochs, and this fit is of 1'),
-    (dict(opt_func=torch.optim.Adam), 'optimiser')], ids=['shape', 'names', 'batches', 'callbacks', 'epochs', 'optimiser'])
+    (dict(dls=loaders(bs=4)), 'its batches 5, here 10'), (dict(cbs=[*std_cbs(), le.EarlyStopping()]), 'its callbacks'), (dict(epochs=1), 'holds 2 epochs, and this fit is of 1'),
+    (dict(opt_func=torch.optim.Adam), 'its optimiser notes.training.SGD, here torch.optim.adam.Adam')], ids=['shape', 'names', 'batches', 'callbacks', 'epochs', 'optimiser'])
 def test_checkpoint_of_another_run_changes_nothing(tmp_path, change, says):
     p = tmp_path/'a'
     learner(std_cbs()).fit(2, cbs=[le.Checkpoint(p)])

@@ -60,7 +60,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'accumulation: last group left out': (LE, 'accumulated_steps or once_a_group', 'if self.batches<self.n and l.iter+1<len(l.dl)', 'if self.batches<self.n'),
     'clipping: each tensor by itself': (LE, 'clip_is_torchs', 'for g in gs: g.mul_(scale)', 'for g in gs: g.mul_((self.max_norm/(g.norm()+1e-6)).clamp(max=1))'),
     'clipping after the step': (LE, 'clip_is_torchs or accumulated', '    def after_backward(self):\n        gs = [p.grad', '    def after_step(self):\n        gs = [p.grad'),
-    'metrics: a short batch counts as a full one': (LE, 'short_last_batch', 'return (v@n/n.sum()).item()', 'return v.mean().item()'),
+    'metrics: a short batch counts as a full one': (LE, 'short_last_batch', '@n/n.sum()).item()', '.mean()).item()'),
     'loop: gradients carry over': (LE, 'bare_loop', '        self.zero_grad()\n        self.backward()', '        self.backward()'),
     'loop: validation in training mode': (LE, 'bare_loop', 'self.model.train(training)', 'self.model.train()'),
     'loop: order ignored': (LE, 'order', 'self.cbs.sort(key=lambda cb: cb.order)', 'pass'),
@@ -74,6 +74,8 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'checkpoint: weights changed before they are checked': (LE, 'changes_nothing', "    _check_fits(l.model.state_dict(), s['model'])\n", "    l.model.load_state_dict(s['model'])\n"),
     'LR finder: random numbers not put back': (LE, 'puts_everything_back', '        set_rng(rng, self.dls)', '        pass'),
     'early stopping: last weights kept': (LE, 'test_early_stopping', 'if self.weights: self.learn', 'if False: self.learn'),
+    'progress: lines kept back in a pipe': (LE, 'seen_at_once', '        sys.stdout.flush()\n', ''),
+    'LR finder: nan is the least loss': (LE, 'no_number', 'if math.isfinite(l)', ''),
     'progress: a bar in a pipe': (LE, 'in_a_pipe', 'disable=None', 'disable=False'),
 }
 
