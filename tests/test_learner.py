@@ -633,7 +633,7 @@ def long_run(path, cbs=(), epochs=3, kind='torch'):
         dls = tuple(tr.DataLoader(data(n), 8, shuffle=n == 37) for n in (37, 11))
     if kind == "torch's loader": dls = tuple(torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data(n)[:]), 8, shuffle=n == 37) for n in (37, 11))
     opt = tr.SGD if kind == 'ours' else lambda ps, lr: torch.optim.SGD(ps, lr, momentum=.9)
-    l = le.Learner(model, dls, loss, opt, .1, [*std_cbs(), Noise(), le.GradAccum(2), le.GradClip(1.), le.EarlyStopping(patience=2)])
+    l = le.Learner(model, dls, loss, opt, .1, [*std_cbs(), Noise(), le.GradAccum(2), le.GradClip(1.), le.EarlyStopping(patience=3)])
     l.fit(epochs, cbs=[*([le.Checkpoint(path, every=2)] if path else []), *cbs])
     return l
 
