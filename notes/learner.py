@@ -676,6 +676,7 @@ def before_epoch(self:Checkpoint):
         self.state = None
     self.epoch_rng = get_rng(self.learn.dls)
 
+# %% ../nbs/05_learner.ipynb #2b4a8fe5
 @patch
 def before_batch(self:Checkpoint):
     l = self.learn
