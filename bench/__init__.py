@@ -1,0 +1,1 @@
+"What the series costs and how fast it is, beside what others use: `python -m bench`"

@@ -1,0 +1,46 @@
+"""The matrix product, rung by rung
+
+Every rung of [01_matmul](01_matmul.ipynb) on the series' example, 5 images of 784 pixels by 784×10 weights, and on square matrices as far as each can go in the
+time. BLAS is what stands behind `@`. The peak is the fastest that any product ran here: BLAS at its best size, or the innermost tile of `matmul_blocked` on data
+that stay in the first-level cache. All in float32.
+"""
+BLAS = '@ (BLAS)'
+SIZES = 8, 16, 32, 64, 128, 256, 512, 1024, 1536, 2048
+LIMIT = .5  # seconds that one product may take, by its rate at the size before
+
+def rungs():
+    import torch
+    from notes import matmul as m
+    return {'three loops, tensors': m.matmul_loops, 'three loops, lists': lambda a, b: m.matmul_lists(a.tolist(), b.tolist()),
+            'row by column': m.matmul_elementwise, 'broadcasting': m.matmul_broadcast, 'einsum, ours': lambda a, b: m.einsum('ik,kj->ij', a, b),
+            'einsum, PyTorch': m.matmul_einsum, 'three loops, numba': m.matmul_numba, 'matmul_blocked': m.matmul_blocked, BLAS: torch.matmul}
+
+def tile(calls=500, k=256):
+    "The innermost tile of `matmul_blocked` by itself, and the operations that one call of it makes"
+    import numpy as np
+    from numba import njit
+    from notes.matmul import _micro, _register_tile
+    nbytes, mr, nv = _register_tile()
+    nr = nv*nbytes//4
+    micro, a, b, c = _micro('float32', nbytes//4, mr, nv), np.ones(mr*k, np.float32), np.ones(nr*k, np.float32), np.zeros(mr*nr, np.float32)
+    @njit
+    def many(a, b, c):
+        for _ in range(calls): micro(a, 0, b, 0, k, c, 0, nr)
+    return lambda: many(a, b, c), calls*2*mr*nr*k
+
+def run(b):
+    import torch
+    from notes.exports import test_near
+    fs, x, y = rungs(), torch.randn(5, 784), torch.randn(784, 10)
+    for f in fs.values(): test_near(torch.as_tensor(f(x, y)), x@y, rtol=1e-4, atol=1e-3)
+    t = b.times('5×784 @ 784×10', {k: lambda f=f: f(x, y) for k, f in fs.items()}, flop=2*5*784*10)
+    b.ratio('three loops over tensors ÷ @, 5×784 @ 784×10', t['three loops, tensors'], t[BLAS], at_least=75_000)
+    seconds, before = dict.fromkeys(fs, 0), 1
+    for n in SIZES[:5] if b.quick else SIZES:
+        fs = {k: f for k, f in fs.items() if seconds[k]*(n/before)**3 <= LIMIT}
+        x, y = torch.randn(n, n), torch.randn(n, n)
+        t = b.times(f'n×n, n = {n}', {k: lambda f=f: f(x, y) for k, f in fs.items()}, min_time=.01, flop=2*n**3, n=n)
+        b.ratio(f'rate of matmul_blocked ÷ @, n = {n}', t[BLAS], t['matmul_blocked'], at_least=.5 if n == 1024 else None)
+        seconds, before = {k: min(s) for k, s in t.items()}, n
+    f, flop = tile()
+    b.times('the processor', {'innermost tile, data in the first-level cache': f}, flop=flop)
