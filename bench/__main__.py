@@ -1,22 +1,18 @@
 "Measure, print a table, and keep the figures in bench/results/NAME.json, which the site shows"
-import argparse, ast, importlib, sys
-from .harness import NAMES, RESULTS, ROOT, fmt, fmt_aim, fmt_met, measure, save
-
-def title(name): return ast.get_docstring(ast.parse((ROOT/'bench'/f'{name}.py').read_text(encoding='utf-8'))).split('\n')[0]
+import argparse, importlib, sys
+from . import NAMES
+from .harness import HEADS, RESULTS, ROOT, about, docs, figure_row, groups, measure, ratio_row, save
 
 def show(con, d):
     from rich.table import Table
-    m, t = d['machine'], Table('what', 'measured', 'quartiles', 'aim', '', title=title(d['name']), title_justify='left')
-    for r in d['ratios']: t.add_row(r['what'], fmt(r['median'], r['unit']), f"{fmt(r['q1'], r['unit'])} – {fmt(r['q3'], r['unit'])}", fmt_aim(r), fmt_met(r))
+    t = Table(*HEADS[0], title=docs(d['name'])[0], title_justify='left')
+    for r in d['ratios']: t.add_row(*ratio_row(r))
     con.print(t)
-    t = Table('', 'median', 'interquartile range', 'repeats')
+    t = Table(*HEADS[1], caption=about(d))
     for c in t.columns[1:]: c.justify = 'right'
-    group = None
-    for f in d['figures']:
-        if f['group'] != group: t.add_row(f"[bold]{(group := f['group'])}", end_section=False)
-        t.add_row(f"  {f['name']}", fmt(f['median'], f['unit']), fmt(f['q3']-f['q1'], f['unit']), str(f['repeats']))
-    t.caption = (f"{m['cpu']}, {m['simd']}; {m['cores']} cores, {d['threads']} thread{'s'*(d['threads'] > 1)}, load {d['load_before'] or 0:.2f} before; "
-                 + ', '.join(f'{k} {v}' for k, v in d['versions'].items()))
+    for group, rows in groups(d).items():
+        t.add_row(f'[bold]{group}')
+        for name, f in rows.items(): t.add_row(*figure_row(f'  {name}', f))
     con.print(t)
     for k, why in d['missing'].items(): con.print(f'[bold]Missing: {k}[/] ({why})')
 
@@ -30,7 +26,7 @@ def main():
     args = ap.parse_args()
     if unknown := set(args.names)-set(NAMES): ap.error(f"no benchmark {', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
     sys.stdout.reconfigure(errors='replace')
-    if args.list: return print('\n'.join(f'{n:8} {title(n)}' for n in NAMES))
+    if args.list: return print('\n'.join(f'{n:8} {docs(n)[0]}' for n in NAMES))
     from rich.console import Console
     con = Console(highlight=False, soft_wrap=True)
     for n in args.names or NAMES:

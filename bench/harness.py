@@ -1,11 +1,10 @@
 "Measure side by side, and keep what came out together with what it was measured on"
-import importlib.metadata, json, os, platform, re, shlex, statistics, subprocess, sys, time
+import ast, importlib.metadata, json, os, platform, re, shlex, statistics, subprocess, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/'bench'/'results'
-NAMES = sorted(p.stem for p in (ROOT/'bench').glob('[!_]*.py') if p.stem != 'harness')
 # What a peer is imported as, where that isn't its name
 MODULES = {'fastai': 'fastai.vision.all'}
 
@@ -39,7 +38,7 @@ class Run:
         A function that raises `Missing` is left out of the rounds that follow, and named.
         """
         got, fs = {}, dict(fs)
-        for i in range(-min(warm_up, 1 if self.quick else warm_up), 2 if self.quick else repeats):
+        for i in range(0 if self.quick else -warm_up, 1 if self.quick else repeats):
             for k, f in list(fs.items()):
                 try: res = f()
                 except Missing as e:
@@ -62,12 +61,11 @@ class Run:
         "The same for `a` over `b`, round by round, so that a slow moment of the machine weighs on both"
         self.aim(what, [x/y for x, y in zip(a, b)], **aim)
 
-    def peer(self, name):
-        "Version of a library that is measured beside ours; `Missing` where it isn't installed or can't be imported"
-        try: version = self.peers[name] = importlib.metadata.version(name)
+    def peer(self, name, check=True):
+        "Note the version of a library that is measured beside ours; `Missing` where it isn't installed or, with `check`, can't be imported"
+        try: self.peers[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError: raise Missing(f'{name} is not installed') from None
-        child(f'import {MODULES.get(name, name)}; print(0)')
-        return version
+        if check: child(f'import {MODULES.get(name, name)}; print(0)')
 
 # ---- In a fresh interpreter
 
@@ -78,9 +76,9 @@ def child(code, threads=1, timeout=900, **env):
     if r.returncode: raise Missing((r.stderr.strip() or 'it gave no reason').split('\n')[-1])
     return json.loads(r.stdout.strip().split('\n')[-1])
 
-def cost(setup, code, threads=1):
-    "Seconds, and memory beyond what was there before, of `code` after `setup`, in an interpreter of its own"
-    code = f'{setup}\nfrom bench.harness import Cost\nwith Cost() as cost: {code}\nprint(cost.json())'
+def cost(setup, code, threads=1, after=''):
+    "Seconds, and memory beyond what was there before, of the line `code` between `setup` and `after`, in an interpreter of its own"
+    code = f'{setup}\nfrom bench.harness import Cost\nwith Cost() as cost: {code}\n{after}\nprint(cost.json())'
     return child(code, threads, MALLOC_MMAP_THRESHOLD_='65536')  # see Cost
 
 class Cost:
@@ -122,7 +120,7 @@ def machine():
     try: memory = round(os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30)
     except (AttributeError, ValueError, OSError): memory = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return {'cpu': cpu(), 'simd': torch.backends.cpu.get_cpu_capability(), 'cores': cores, 'memory_gib': memory, 'system': platform.platform(terse=True)}
+    return {'cpu': cpu(), 'simd': torch.backends.cpu.get_cpu_capability(), 'cores': cores, 'memory_gib': memory, 'system': f'{platform.system()} {platform.machine()}'}
 
 def versions():
     found = {'python': platform.python_version()}
@@ -160,14 +158,39 @@ def save(result, folder):
 
 # ---- For people
 
+def docs(name):
+    "Title of a benchmark, and the text about it"
+    text = ast.get_docstring(ast.parse((ROOT/'bench'/f'{name}.py').read_text(encoding='utf-8')))
+    return text.split('\n', 1)[0], text.split('\n', 1)[1].strip()
+
 def fmt(value, unit):
     "A figure with three digits and its unit"
     from notes.exports import fmt_time
     if unit == 's': return fmt_time(value)
-    if unit == 'B': return f'{value/1e6:,.0f} MB' if value >= 99.5e6 else f'{value/1e6:.3g} MB'
-    return (f'{value:.3g}' if abs(value) < 999.5 else f'{value:,.0f}')+('×' if unit == '×' else f' {unit}')
+    if unit == 'B': value, unit = (value/1e6, ' MB') if value >= 999.5e3 else (value/1e3, ' kB')
+    return (f'{value:.3g}' if abs(value) < 999.5 else f'{value:,.0f}')+unit
 
-def fmt_aim(r):
-    if r['at_most'] is not None: return '≤ '+fmt(r['at_most'], r['unit'])
-    return '≥ '+fmt(r['at_least'], r['unit']) if r['at_least'] is not None else '–'
-def fmt_met(r): return {True: 'met', False: 'missed', None: ''}[r['met']]
+def ratio_row(r):
+    "What, measured, quartiles, aim, whether it was met"
+    aim = next((f'{sign} {fmt(r[k], r["unit"])}' for sign, k in (('≤', 'at_most'), ('≥', 'at_least')) if r[k] is not None), '–')
+    return [r['what'], fmt(r['median'], r['unit']), f"{fmt(r['q1'], r['unit'])} to {fmt(r['q3'], r['unit'])}", aim, {True: 'met', False: 'missed', None: ''}[r['met']]]
+
+def groups(d):
+    "The figures of a result as {group: {name: {unit: figure}}}"
+    res = {}
+    for f in d['figures']: res.setdefault(f['group'], {}).setdefault(f['name'], {})[f['unit']] = f
+    return res
+
+def figure_row(name, f):
+    "Name, seconds with their interquartile range, memory with its own, repeats"
+    cell = lambda u: [fmt(f[u]['median'], u), fmt(f[u]['q3']-f[u]['q1'], u)] if u in f else ['', '']
+    return [name, *cell('s'), *cell('B'), ', '.join(str(n) for n in {o['repeats']: 0 for o in f.values()})]
+
+HEADS = ['what', 'measured', 'quartiles', 'aim', ''], ['', 'seconds', 'IQR', 'memory', 'IQR', 'repeats']
+
+def about(d):
+    "The machine and the run, in a line"
+    m, load = d['machine'], d['load_before']
+    return (f"{m['cpu']} ({m['simd']}), {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}; {d['threads']} thread{'s'*(d['threads'] > 1)}; "
+            + ', '.join(f'{k} {v}' for k, v in d['versions'].items()) + f"; seed {d['seed']}, commit {d['commit']}, {d['date'][:16].replace('T', ' ')} UTC"
+            + (f', load {load:.1f} before' if load is not None else '') + f", {d['seconds']:.0f} s" + ', a quick run'*d['quick'])

@@ -36,7 +36,7 @@ def run(b):
     t = b.times('5×784 @ 784×10', {k: lambda f=f: f(x, y) for k, f in fs.items()}, flop=2*5*784*10)
     b.ratio('three loops over tensors ÷ @, 5×784 @ 784×10', t['three loops, tensors'], t[BLAS], at_least=75_000)
     seconds, before = dict.fromkeys(fs, 0), 1
-    for n in SIZES[:5] if b.quick else SIZES:
+    for n in SIZES[:3] if b.quick else SIZES:
         fs = {k: f for k, f in fs.items() if seconds[k]*(n/before)**3 <= LIMIT}
         x, y = torch.randn(n, n), torch.randn(n, n)
         t = b.times(f'n×n, n = {n}', {k: lambda f=f: f(x, y) for k, f in fs.items()}, min_time=.01, flop=2*n**3, n=n)
@@ -44,3 +44,15 @@ def run(b):
         seconds, before = {k: min(s) for k, s in t.items()}, n
     f, flop = tile()
     b.times('the processor', {'innermost tile, data in the first-level cache': f}, flop=flop)
+
+ALT = "Rate of every rung in GFLOP/s against the size of square matrices, both on logarithmic axes. Each rung is a line with a marker of its own; a dashed line is the most that any product reached."
+def draw(d, fig):
+    "Rates against size, and the peak"
+    ax, rate = fig.subplots(), lambda f: f['s']['flop']/f['s']['median']/1e9
+    squares = [rows for rows in d.values() if 'n' in next(iter(rows.values()))['s']]
+    for k in squares[0]:
+        fs = [rows[k] for rows in squares if k in rows]
+        ax.loglog([f['s']['n'] for f in fs], [rate(f) for f in fs], label=k)
+    ax.axhline(max(f['s']['flop']/f['s']['q1']/1e9 for rows in d.values() for f in rows.values()), color='.5', ls='--', label='peak')
+    ax.set(xlabel='n, for n×n times n×n', ylabel='GFLOP/s')
+    fig.legend(loc='outside lower center', ncols=2)
