@@ -1,19 +1,17 @@
 "Measure, print a table, and keep the figures in bench/results/NAME.json, which the site shows"
 import argparse, importlib, sys
 from . import NAMES
-from .harness import HEADS, RESULTS, ROOT, about, docs, figure_row, groups, measure, ratio_row, save
+from .harness import RATIOS, RESULTS, ROOT, about, docs, figure_tables, measure, ratio_row, save
 
 def show(con, d):
     from rich.table import Table
-    t = Table(*HEADS[0], title=docs(d['name'])[0], title_justify='left')
-    for r in d['ratios']: t.add_row(*ratio_row(r))
-    con.print(t)
-    t = Table(*HEADS[1], caption=about(d))
-    for c in t.columns[1:]: c.justify = 'right'
-    for group, rows in groups(d).items():
-        t.add_row(f'[bold]{group}')
-        for name, f in rows.items(): t.add_row(*figure_row(f'  {name}', f))
-    con.print(t)
+    def table(title, head, rows, **kw):
+        t = Table(head[0], *head[1:], title=title, title_justify='left', **kw)
+        for c in t.columns[1:]: c.justify = 'right'
+        for r in rows: t.add_row(*r)
+        con.print(t)
+    for group, head, rows in figure_tables(d): table(group, head, rows)
+    table(docs(d['name'])[0], RATIOS, map(ratio_row, d['ratios']), caption=about(d))
     for k, why in d['missing'].items(): con.print(f'[bold]Missing: {k}[/] ({why})')
 
 def main():

@@ -170,10 +170,16 @@ def fmt(value, unit):
     if unit == 'B': value, unit = (value/1e6, ' MB') if value >= 999.5e3 else (value/1e3, ' kB')
     return (f'{value:.3g}' if abs(value) < 999.5 else f'{value:,.0f}')+unit
 
+def fmt_range(a, b, unit):
+    a, b = fmt(a, unit), fmt(b, unit)
+    number, own = re.match(r'([\d.,]+)(.*)', a).groups()
+    return f'{number if b.endswith(own) else a} to {b}'
+
+RATIOS = ['what', 'measured', 'aim', '', 'quartiles']
 def ratio_row(r):
-    "What, measured, quartiles, aim, whether it was met"
-    aim = next((f'{sign} {fmt(r[k], r["unit"])}' for sign, k in (('≤', 'at_most'), ('≥', 'at_least')) if r[k] is not None), '–')
-    return [r['what'], fmt(r['median'], r['unit']), f"{fmt(r['q1'], r['unit'])} to {fmt(r['q3'], r['unit'])}", aim, {True: 'met', False: 'missed', None: ''}[r['met']]]
+    "The cells of RATIOS for a ratio"
+    aim = next((f'{sign} {fmt(r[k], r["unit"])}' for sign, k in (('≤', 'at_most'), ('≥', 'at_least')) if r[k] is not None), '')
+    return [r['what'], fmt(r['median'], r['unit']), aim, {True: 'met', False: 'missed', None: ''}[r['met']], fmt_range(r['q1'], r['q3'], r['unit'])]
 
 def groups(d):
     "The figures of a result as {group: {name: {unit: figure}}}"
@@ -181,16 +187,17 @@ def groups(d):
     for f in d['figures']: res.setdefault(f['group'], {}).setdefault(f['name'], {})[f['unit']] = f
     return res
 
-def figure_row(name, f):
-    "Name, seconds with their interquartile range, memory with its own, repeats"
-    cell = lambda u: [fmt(f[u]['median'], u), fmt(f[u]['q3']-f[u]['q1'], u)] if u in f else ['', '']
-    return [name, *cell('s'), *cell('B'), ', '.join(str(n) for n in {o['repeats']: 0 for o in f.values()})]
-
-HEADS = ['what', 'measured', 'quartiles', 'aim', ''], ['', 'seconds', 'IQR', 'memory', 'IQR', 'repeats']
+def figure_tables(d):
+    "Each group of figures as its name, a head and rows, seconds and memory side by side"
+    for group, rows in groups(d).items():
+        units = [u for u in 'sB' if any(u in fs for fs in rows.values())]
+        cells = lambda f: [fmt(f['median'], f['unit']), fmt_range(f['q1'], f['q3'], f['unit'])] if f else ['', '']
+        yield (group, ['', *(h for u in units for h in ({'s': 'seconds', 'B': 'memory'}[u], 'quartiles')), 'repeats'],
+               [[name, *(c for u in units for c in cells(fs.get(u))), ' and '.join(str(fs[u]['repeats']) for u in units if u in fs)] for name, fs in rows.items()])
 
 def about(d):
     "The machine and the run, in a line"
     m, load = d['machine'], d['load_before']
     return (f"{m['cpu']} ({m['simd']}), {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}; {d['threads']} thread{'s'*(d['threads'] > 1)}; "
             + ', '.join(f'{k} {v}' for k, v in d['versions'].items()) + f"; seed {d['seed']}, commit {d['commit']}, {d['date'][:16].replace('T', ' ')} UTC"
-            + (f', load {load:.1f} before' if load is not None else '') + f", {d['seconds']:.0f} s" + ', a quick run'*d['quick'])
+            + (f', load average before {load:.1f}' if load is not None else '') + f", took {d['seconds']:.0f} s" + ', a quick run'*d['quick'])

@@ -23,16 +23,19 @@ def run(b):
     b.rounds('by itself', {'torch': lambda: {'s': imports('torch')[0]}})
     t = b.rounds('beyond torch', {m: lambda m=m: {'s': imports(m)[1]} for m in ours} | {m: lambda m=m: peer(m) for m in PEERS})['s']
     dearest = max(ours, key=lambda m: sum(t[m]))
-    b.aim(f'import {dearest}, the slowest of ours, beyond torch', t[dearest], 's', at_most=.05)
+    b.aim(f'{dearest}, the slowest of ours, beyond torch', t[dearest], 's', at_most=.05)
     for m in PEERS:
-        if m in t: b.ratio(f'import {m} ÷ import {dearest}, both beyond torch', t[m], t[dearest])
+        if m in t: b.ratio(f'{m} ÷ {dearest}, both beyond torch', t[m], t[dearest])
 
-ALT = "Bars of the seconds that each import adds to that of torch, on a logarithmic axis: the modules of the series first, then the other libraries, with a dashed line at the aim."
+ALT = "The time that each import adds to that of torch, a row for each, on a logarithmic axis: the modules of the series are on the left of a dashed line, the aim, and the other libraries on its right."
 def draw(d, fig):
-    "Seconds beyond torch, as bars"
+    "Milliseconds beyond torch"
     ax, (rows,) = fig.subplots(), (rows for group, rows in d.items() if group == 'beyond torch')
-    ax.barh(list(rows), [f['s']['median']*1000 for f in rows.values()], color=['C0' if m.startswith('notes') else 'C1' for m in rows])
+    for ours, label in ((True, 'the series'), (False, 'others')):
+        ms = {m: f['s']['median']*1000 for m, f in rows.items() if m.startswith('notes.') == ours}
+        ax.semilogx(list(ms.values()), list(ms), ls='', label=label)
     ax.axvline(50, color='.5', ls='--', label='aim for ours')
-    ax.set(xscale='log', xlabel='ms beyond import torch')
+    ax.set(xlabel='ms beyond import torch')
+    ax.xaxis.set_major_formatter('{x:g}')
     ax.invert_yaxis()
-    ax.legend()
+    fig.legend(loc='outside lower center', ncols=3)

@@ -5,7 +5,7 @@ it MNIST's own format as torchvision reads it, from files that need no unpacking
 installed. The archive and the files are written by the benchmark, so nothing is downloaded. Each load is in an interpreter of its own, with the imports done; memory is
 what is held at most, over the size of the tensors that come out.
 """
-OURS, FETCH, CACHE, IDX, PEER = 'packaged', 'fastdownload, first time', "fastdownload's cache", 'IDX files', 'torchvision'
+OURS, FETCH, CACHE, IDX, PEER = 'packaged file', 'fastdownload, first', 'fastdownload, cached', 'IDX files', 'torchvision'
 LOAD = {
     OURS: ('from notes.data import get_data', 'ts = get_data()'),
     FETCH: ('from notes.data import get_data\nimport fastdownload, filelock, tempfile',
@@ -65,10 +65,10 @@ def run(b):
             if k == PEER and PEER not in b.peers: b.peer(PEER)
             return cost(f'import torch\ntorch.set_num_threads({b.threads})\n{LOAD[k][0]}', LOAD[k][1].format(**names), b.threads, after)
         t = b.rounds('four tensors', {k: lambda k=k: load(k) for k in LOAD})
-    b.aim(f'seconds, {OURS}', t['s'][OURS], 's', at_most=1)
+    b.aim(f'{OURS}, seconds', t['s'][OURS], 's', at_most=1)
     for k in LOAD:
         if k in t['s'] and k != OURS: b.ratio(f'{k} ÷ {OURS}, seconds', t['s'][k], t['s'][OURS])
-    for k, v in t.get('B', {}).items(): b.aim(f'memory at most ÷ the tensors, {k}', [m/size for m in v], at_most=2 if k == OURS else None)
+    for k, v in t.get('B', {}).items(): b.aim(f'{k}, memory ÷ that of the four tensors', [m/size for m in v], at_most=2 if k == OURS else None)
 
 ALT = "Two charts of bars side by side, a row for each way to load the digits: seconds on the left, the most memory that was held on the right."
 def draw(d, fig):
@@ -78,3 +78,4 @@ def draw(d, fig):
         if unit in next(iter(rows.values())): ax.barh(list(rows), [f[unit]['median']*scale for f in rows.values()], color=['C1' if k in (IDX, PEER) else 'C0' for k in rows])
         ax.set(xlabel=label)
     axs[0].invert_yaxis()
+    for ax in axs: ax.grid(axis='y', visible=False)

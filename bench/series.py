@@ -75,5 +75,6 @@ def draw(d, fig):
         ax.loglog(n, [f['s']['median'] for f in rows.values()], label=group)
     ax.loglog(n, [.3*i/n[0] for i in n], color='.5', ls='--', marker='', label='in proportion')
     ax.set(xlabel='notebooks', ylabel='seconds', xticks=n, xticklabels=n)
+    ax.yaxis.set_major_formatter('{x:g}')
     ax.minorticks_off()
-    fig.legend(loc='outside lower center', ncols=1)
+    fig.legend(loc='outside lower center', ncols=1, labelspacing=.3)

@@ -106,8 +106,9 @@ def draw(d, fig):
         ax.semilogx([f['s']['median']/base for f in rows.values()], list(rows), ls='', label=group)
     ax.axvline(1, color='.5', lw=1)
     ax.set(xlabel='time ÷ time of autograd on tensors')
+    ax.xaxis.set_major_formatter('{x:g}')
     ax.invert_yaxis()
-    fig.legend(loc='outside lower center', ncols=3)
+    fig.legend(loc='outside lower center', ncols=3, columnspacing=1, handletextpad=.2)
 
 WHY = {
     OURS: "`lin_grad` gives the gradient of the images too, which the step doesn't need; autograd leaves it out, since nobody asked for it. "

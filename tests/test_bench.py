@@ -149,7 +149,7 @@ def test_the_page_types_no_figure(name):
 def test_missed_aims_and_missing_peers_are_said(measured, tiny):
     d = harness.measure(tiny, quick=True, threads=1)
     d['ratios'] += [{**d['ratios'][0], 'what': f'{w} slow', 'met': False} for w in ('x', 'y')]
-    assert measured.reasons(d, {'x': 'Because.'}) == ['**Why an aim is missed.** Because. *y slow* has not been explained yet.', '']
+    assert measured.reasons(d, {'x': 'Because.', 'z': 'No.'})[2:] == ['- *x*: Because.', '- *y slow*: not explained yet.', '']
     d['name'] = NAMES[0]
     text = '\n'.join(measured.section(NAMES[0], d))
     assert '**Not measured here:** a peer (no-such-library is not installed)' in text
