@@ -188,11 +188,11 @@ def groups(d):
     return res
 
 def figure_tables(d):
-    "Each group of figures as its name, a head and rows, seconds and memory side by side"
+    "Each group of figures as its name, a head and rows, time and memory side by side"
     for group, rows in groups(d).items():
         units = [u for u in 'sB' if any(u in fs for fs in rows.values())]
         cells = lambda f: [fmt(f['median'], f['unit']), fmt_range(f['q1'], f['q3'], f['unit'])] if f else ['', '']
-        yield (group, ['', *(h for u in units for h in ({'s': 'seconds', 'B': 'memory'}[u], 'quartiles')), 'repeats'],
+        yield (group, ['', *(h for u in units for h in ({'s': 'time', 'B': 'memory'}[u], 'quartiles')), 'repeats'],
                [[name, *(c for u in units for c in cells(fs.get(u))), ' and '.join(str(fs[u]['repeats']) for u in units if u in fs)] for name, fs in rows.items()])
 
 def about(d):
