@@ -188,12 +188,20 @@ def groups(d):
     return res
 
 def figure_tables(d):
-    "Each group of figures as its name, a head and rows, time and memory side by side"
+    "Each group of figures as its name, a head and rows: time, rate where the operations are known, and memory side by side"
+    spread = lambda f: [fmt(f['median'], f['unit']), fmt_range(f['q1'], f['q3'], f['unit'])] if f else ['', '']
+    columns = {'s': (['time', 'quartiles'], lambda fs: spread(fs.get('s'))),
+               'flop': (['GFLOP/s'], lambda fs: [fmt(rate(fs), '')]),
+               'B': (['memory', 'quartiles'], lambda fs: spread(fs.get('B'))),
+               'repeats': (['repeats'], lambda fs: [' and '.join(dict.fromkeys(str(f['repeats']) for f in fs.values()))])}
     for group, rows in groups(d).items():
-        units = [u for u in 'sB' if any(u in fs for fs in rows.values())]
-        cells = lambda f: [fmt(f['median'], f['unit']), fmt_range(f['q1'], f['q3'], f['unit'])] if f else ['', '']
-        yield (group, ['', *(h for u in units for h in ({'s': 'time', 'B': 'memory'}[u], 'quartiles')), 'repeats'],
-               [[name, *(c for u in units for c in cells(fs.get(u))), ' and '.join(str(fs[u]['repeats']) for u in units if u in fs)] for name, fs in rows.items()])
+        known = {k for fs in rows.values() for k in (*fs, *fs.get('s', ()), 'repeats')}
+        heads, cells = zip(*(columns[k] for k in columns if k in known))
+        yield group, ['', *sum(heads, [])], [[name, *(c for f in cells for c in f(fs))] for name, fs in rows.items()]
+
+def rate(fs):
+    "Billions of floating-point operations a second"
+    return fs['s']['flop']/fs['s']['median']/1e9
 
 def about(d):
     "The machine and the run, in a line"

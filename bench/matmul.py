@@ -48,12 +48,13 @@ def run(b):
 ALT = "Rate of every rung in GFLOP/s against the size of square matrices, both on logarithmic axes. Each rung is a line with a marker of its own; a dashed line is the most that any product reached."
 def draw(d, fig):
     "Rates against size, and the peak"
-    ax, rate = fig.subplots(), lambda f: f['s']['flop']/f['s']['median']/1e9
+    from .harness import rate
+    ax = fig.subplots()
     squares = [rows for rows in d.values() if 'n' in next(iter(rows.values()))['s']]
     for k in squares[0]:
-        fs = [rows[k] for rows in squares if k in rows]
-        ax.loglog([f['s']['n'] for f in fs], [rate(f) for f in fs], label=k)
-    ax.axhline(max(f['s']['flop']/f['s']['q1']/1e9 for rows in d.values() for f in rows.values()), color='.5', ls='--', label='peak')
+        at = {rows[k]['s']['n']: rate(rows[k]) for rows in squares if k in rows}
+        ax.loglog(list(at), list(at.values()), label=k)
+    ax.axhline(max(rate(fs) for rows in d.values() for fs in rows.values()), color='.5', ls='--', label='peak')
     ax.set(xlabel='n, for n×n times n×n', ylabel='GFLOP/s', xticks=SIZES[::2], xticklabels=SIZES[::2])
     ax.yaxis.set_major_formatter('{x:g}')
     ax.minorticks_off()

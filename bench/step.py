@@ -95,7 +95,7 @@ def run(b):
         for ours, theirs in PAIRS: b.ratio(f'{ours} ÷ {theirs}, batch {n:,}', t[ours], t[theirs], at_most=1)
         b.ratio(f'{OUTER} ÷ {OURS}, batch {n:,}', t[OUTER], t[OURS], at_least=20 if n == 10_000 else None)
         code = {k: SETUP.format(threads=b.threads, seed=b.seed, batch=n, name=k) for k in fs}
-        b.rounds(f'batch {n:,}', {k: lambda c=c: {'B': cost(c, 'step()', b.threads)['B']} for k, c in code.items()}, repeats=3, warm_up=0, n=n)
+        b.rounds(f'batch {n:,}', {k: lambda c=c: {'B': cost(c, 'step()', b.threads)['B']} for k, c in code.items()}, repeats=5, warm_up=0, n=n)
 
 ALT = "Time of a training step over that of autograd on tensors, a row for each way and a marker for each batch size, on a logarithmic axis with a line at 1. The outer product is far to the right."
 def draw(d, fig):
