@@ -8,12 +8,15 @@ BLAS = '@ (BLAS)'
 SIZES = 8, 16, 32, 64, 128, 256, 512, 1024, 1536, 2048
 LIMIT = .5  # seconds that one product may take, by its rate at the size before
 
-def rungs():
+def rungs(a, b):
+    "The product of `a` and `b` on every rung, as functions"
     import torch
     from notes import matmul as m
-    return {'three loops, tensors': m.matmul_loops, 'three loops, lists': lambda a, b: m.matmul_lists(a.tolist(), b.tolist()),
-            'row by column': m.matmul_elementwise, 'broadcasting': m.matmul_broadcast, 'einsum, ours': lambda a, b: m.einsum('ik,kj->ij', a, b),
-            'einsum, PyTorch': m.matmul_einsum, 'three loops, numba': m.matmul_numba, 'matmul_blocked': m.matmul_blocked, BLAS: torch.matmul}
+    la, lb = a.tolist(), b.tolist()
+    return {'three loops, tensors': lambda: m.matmul_loops(a, b), 'three loops, lists': lambda: m.matmul_lists(la, lb),
+            'row by column': lambda: m.matmul_elementwise(a, b), 'broadcasting': lambda: m.matmul_broadcast(a, b),
+            'einsum, ours': lambda: m.einsum('ik,kj->ij', a, b), 'einsum, PyTorch': lambda: m.matmul_einsum(a, b),
+            'three loops, numba': lambda: m.matmul_numba(a, b), 'matmul_blocked': lambda: m.matmul_blocked(a, b), BLAS: lambda: torch.matmul(a, b)}
 
 def tile(calls=500, k=256):
     "The innermost tile of `matmul_blocked` by itself, and the operations that one call of it makes"
@@ -31,15 +34,15 @@ def tile(calls=500, k=256):
 def run(b):
     import torch
     from notes.exports import test_near
-    fs, x, y = rungs(), torch.randn(5, 784), torch.randn(784, 10)
-    for f in fs.values(): test_near(torch.as_tensor(f(x, y)), x@y, rtol=1e-4, atol=1e-3)
-    t = b.times('5×784 @ 784×10', {k: lambda f=f: f(x, y) for k, f in fs.items()}, flop=2*5*784*10)
+    x, y = torch.randn(5, 784), torch.randn(784, 10)
+    fs = rungs(x, y)
+    for f in fs.values(): test_near(torch.as_tensor(f()), x@y, rtol=1e-4, atol=1e-3)
+    t = b.times('5×784 @ 784×10', fs, flop=2*5*784*10)
     b.ratio('time of three loops over tensors ÷ time of @, 5×784 @ 784×10', t['three loops, tensors'], t[BLAS], at_least=75_000)
     seconds, before = dict.fromkeys(fs, 0), 1
     for n in SIZES[:3] if b.quick else SIZES:
-        fs = {k: f for k, f in fs.items() if seconds[k]*(n/before)**3 <= LIMIT}
-        x, y = torch.randn(n, n), torch.randn(n, n)
-        t = b.times(f'n×n, n = {n}', {k: lambda f=f: f(x, y) for k, f in fs.items()}, min_time=.01, flop=2*n**3, n=n)
+        fs = {k: f for k, f in rungs(torch.randn(n, n), torch.randn(n, n)).items() if k in seconds and seconds[k]*(n/before)**3 <= LIMIT}
+        t = b.times(f'n×n, n = {n}', fs, min_time=.05, flop=2*n**3, n=n)
         b.ratio(f'rate of matmul_blocked ÷ @, n = {n}', t[BLAS], t['matmul_blocked'], at_least=.5 if n == 1024 else None)
         seconds, before = {k: min(s) for k, s in t.items()}, n
     f, flop = tile()
