@@ -118,15 +118,18 @@ def relu_grad(
     return g*(x>0)
 
 # %% ../nbs/02_fully_connected.ipynb #17369a34
+def _check_lin_grad(g, x, w):
+    _check_lin(x, w)
+    if g.shape!=(x.shape[0],w.shape[1]):
+        raise ValueError(f"g {tuple(g.shape)} doesn't fit x {tuple(x.shape)} and w {tuple(w.shape)}: it must be ({x.shape[0]}, {w.shape[1]})")
+
 def lin_grad(
     g:Tensor, # Gradient with respect to what `lin` returned, (n, out)
     x:Tensor, # Inputs that `lin` was given, (n, in)
     w:Tensor, # Weights that it was given, (in, out)
 )->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`
     "Gradients of `lin`; `ValueError` where shapes don't fit or the batch is empty"
-    _check_lin(x, w)
-    if g.shape!=(x.shape[0],w.shape[1]):
-        raise ValueError(f"g {tuple(g.shape)} doesn't fit x {tuple(x.shape)} and w {tuple(w.shape)}: it must be ({x.shape[0]}, {w.shape[1]})")
+    _check_lin_grad(g, x, w)
     return g@w.t(), x.t()@g, g.sum(0)
 
 # %% ../nbs/02_fully_connected.ipynb #78ce75c8
@@ -236,10 +239,10 @@ class Linear(Module):
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound), requires_grad=False) if bias else None
     def forward(self, x): return lin(x, self.weight.t(), self.bias)
     def bwd(self, g, x):
-        g_x,g_w,g_b = lin_grad(g, x, self.weight.t())
-        self.weight.grad = g_w.t()
-        if self.bias is not None: self.bias.grad = g_b
-        return g_x
+        _check_lin_grad(g, x, self.weight.t())
+        self.weight.grad = g.t()@x
+        if self.bias is not None: self.bias.grad = g.sum(0)
+        return g@self.weight
 
 # %% ../nbs/02_fully_connected.ipynb #2d67bd50
 class Sequential(Module):

@@ -143,7 +143,10 @@ def sequential_case(d):
     off_corner(model.children()[0](x))
     return layer_checks(model, x, g)
 
-@pytest.mark.parametrize('name', sorted(CASES))
+def pytest_generate_tests(metafunc):
+    "When the whole file is read: a decorator would see only the cases above it"
+    if metafunc.function.__name__ == 'test_backward': metafunc.parametrize('name', sorted(CASES))
+
 @settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_backward(name, data): verify(CASES[name](Draw(data)))
@@ -173,3 +176,115 @@ def test_checker_catches(wrong):
     good = fc.mse_grad(pred, targ)
     verify([Check('pred', lambda p: fc.mse(p, targ), pred, good)])
     with pytest.raises(AssertionError): verify([Check('pred', lambda p: fc.mse(p, targ), pred, wrong(good))])
+
+# notes.training -----------------------------------------------------------------------------------------------------------
+from notes import training as tr  # noqa: E402
+
+def logits(d):
+    "Logits of any scale, with the classes in the last of one to three dimensions"
+    lead = [d.size('n') for _ in range(d.data.draw(st.integers(0, 2), label='more dimensions'))]
+    return d.randn(*lead, d.size('c'))*d.data.draw(st.sampled_from([1., 10.]), label='scale')
+
+def scored(d):
+    "Logits (n, c), and a class for each row"
+    n, c = d.size('n'), d.size('c')
+    return d.randn(n, c), torch.randint(c, (n,), generator=d.rng)
+
+@case('training.logsumexp_grad')
+def logsumexp_case(d):
+    x = logits(d)
+    g = d.randn(*x.shape[:-1]) if x.ndim > 1 else torch.randn((), dtype=torch.float64, generator=d.rng)
+    return [Check('x', lambda x: (tr.logsumexp(x)*g).sum(), x, tr.logsumexp_grad(g, x))]
+
+def flat(g):
+    "Is the gradient so near 0 that central differences see their own rounding?"
+    assume(bool(g.abs().max() > 1e-3))
+    return g
+
+@case('training.softmax_grad', 'training.log_softmax_grad')
+def softmax_case(d):
+    x = logits(d)
+    assume(x.shape[-1] > 1)  # of one class the probability is 1, whatever its logit
+    g = d.randn(*x.shape)
+    return [Check('softmax', lambda x: (tr.softmax(x)*g).sum(), x, flat(tr.softmax_grad(g, x))),
+            Check('log_softmax', lambda x: (tr.log_softmax(x)*g).sum(), x, flat(tr.log_softmax_grad(g, x)))]
+
+@case('training.nll_grad')
+def nll_case(d):
+    log_p, targ = scored(d)
+    return [Check('log_p', lambda t: tr.nll(t, targ), log_p, tr.nll_grad(log_p, targ))]
+
+@case('training.cross_entropy_grad', 'training.CrossEntropy')
+def cross_entropy_case(d):
+    x, targ = scored(d)
+    assume(x.shape[1] > 1)
+    scale, loss = d.data.draw(st.sampled_from([1., -2.5]), label='gradient of the loss'), tr.CrossEntropy()
+    loss(x, targ)
+    return [Check('function', lambda x: tr.cross_entropy(x, targ), x, flat(tr.cross_entropy_grad(x, targ))),
+            Check('layer', lambda x: scale*tr.cross_entropy(x, targ), x, loss.backward() if scale == 1 else loss.backward(scale))]
+
+# Convolutions
+
+from notes import convolutions as cv
+
+class Geometry:
+    "A window's size and steps, numbers or pairs, and images that it fits into"
+    def __init__(self, d, strides=3, dilations=2, pool=False):
+        one = lambda lo, hi, label: d.data.draw(st.integers(lo, hi), label=label)
+        pair = lambda lo, hi, label: (one(lo, hi, label), one(lo, hi, label)) if d.data.draw(st.booleans(), label=f'{label}: a pair') else (one(lo, hi, label),)*2
+        self.k, self.s = pair(1, 3 if pool else 5, 'kernel'), pair(1, strides, 'stride')
+        self.d = pair(1, dilations, 'dilation')
+        self.p = tuple(min(p, k//2) for p, k in zip(pair(0, 2, 'padding'), self.k)) if pool else pair(0, 2, 'padding')
+        self.n, self.c = one(1, 3, 'n'), one(1, 3, 'channels')
+        self.size = tuple(max(1, e*(k-1) + 1 - 2*p) + one(0, 4, 'more pixels') for k, p, e in zip(self.k, self.p, self.d))
+        self.out = tuple(cv.conv_size(*a) for a in zip(self.size, self.k, self.s, self.p, self.d))
+        self.shape = self.n, self.c, *self.size
+
+@case('convolutions.conv2d_grad')
+def conv2d_case(d):
+    q, o = Geometry(d), d.data.draw(st.integers(1, 3), label='out')
+    x, w, b, g, how = d.randn(*q.shape), d.randn(o, q.c, *q.k), d.randn(o), d.randn(q.n, o, *q.out), (q.s, q.p, q.d)
+    gx, gw, gb = cv.conv2d_grad(g, x, w, *how)
+    return [Check('x', lambda x: (cv.conv2d(x, w, b, *how)*g).sum(), x, gx), Check('w', lambda w: (cv.conv2d(x, w, b, *how)*g).sum(), w, gw),
+            Check('b', lambda b: (cv.conv2d(x, w, b, *how)*g).sum(), b, gb)]
+
+def distinct(x):
+    "No two pixels so near that a nudge would change which is the largest"
+    v = x.flatten().sort().values
+    assume(len(v) == 1 or bool(v.diff().min() > 1e-4))
+    return x
+
+@case('convolutions.max_pool2d_grad')
+def max_pool2d_case(d):
+    q = Geometry(d, dilations=1, pool=True)
+    x, g = distinct(d.randn(*q.shape)), d.randn(q.n, q.c, *q.out)
+    return [Check('x', lambda x: (cv.max_pool2d(x, q.k, q.s, q.p)*g).sum(), x, cv.max_pool2d_grad(g, x, q.k, q.s, q.p))]
+
+@case('convolutions.avg_pool2d_grad')
+def avg_pool2d_case(d):
+    q = Geometry(d, dilations=1, pool=True)
+    x, g = d.randn(*q.shape), d.randn(q.n, q.c, *q.out)
+    return [Check('x', lambda x: (cv.avg_pool2d(x, q.k, q.s, q.p)*g).sum(), x, cv.avg_pool2d_grad(g, x, q.k, q.s, q.p))]
+
+@case('convolutions.Conv2d')
+def conv2d_layer_case(d):
+    q, o = Geometry(d), d.data.draw(st.integers(1, 3), label='out')
+    torch.manual_seed(d.data.draw(st.integers(0, 99), label='init'))
+    layer = double(cv.Conv2d(q.c, o, q.k, q.s, q.p, q.d, bias=d.data.draw(st.booleans(), label='bias')))
+    return layer_checks(layer, d.randn(*q.shape), d.randn(q.n, o, *q.out))
+
+@case('convolutions.MaxPool2d')
+def max_pool2d_layer_case(d):
+    q = Geometry(d, dilations=1, pool=True)
+    return layer_checks(cv.MaxPool2d(q.k, q.s, q.p), distinct(d.randn(*q.shape)), d.randn(q.n, q.c, *q.out))
+
+@case('convolutions.AvgPool2d')
+def avg_pool2d_layer_case(d):
+    q = Geometry(d, dilations=1, pool=True)
+    return layer_checks(cv.AvgPool2d(q.k, q.s, q.p), d.randn(*q.shape), d.randn(q.n, q.c, *q.out))
+
+@case('convolutions.Flatten')
+def flatten_case(d):
+    shape = [d.size('n'), d.size('channels'), d.size('height'), d.size('width')]
+    return layer_checks(cv.Flatten(), d.randn(*shape), d.randn(shape[0], shape[1]*shape[2]*shape[3]))
+NOT_BACKWARD.add('learner.Learner')  # its `backward` is a step of the loop, which asks the model for its own

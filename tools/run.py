@@ -66,7 +66,7 @@ def execute(path, on_cell):
     for p in notebooks(): shutil.copy(p, cwd)
     for c in code_cells(nb): c.outputs, c.execution_count = [], None
     client = NotebookClient(nb, timeout=TIMEOUT, kernel_name='python3', extra_arguments=['--IPKernelApp.log_level=40'],
-                            resources={'metadata': {'path': str(cwd)}},
+                            resources={'metadata': {'path': str(cwd)}}, coalesce_streams=True,  # a progress bar is stored as it ends
                             on_cell_executed=lambda **_: on_cell())
     with client.setup_kernel(env={**os.environ, 'PYTHONHASHSEED': '0'}):
         client.kc.execute(NO_NETWORK, silent=True, store_history=False)
