@@ -286,13 +286,15 @@ def receptive_field(
     layers, # Layers of ours or of PyTorch's, in their order: a list or a Sequential
     side:int=0, # 0 for rows, 1 for columns
 )->list: # (size, stride, start) for each layer, in pixels: unit i sees `size` pixels from `start+i*stride` on
-    "How far each layer sees along one side; `ValueError` for a layer without places (Linear), or one that holds others"
+    "How far each layer sees along one side; `ValueError` for a layer without places or a fixed window, or one that holds others"
     size,stride,start,res = 1,1,0,[]
     for i,l in enumerate(layers.children() if isinstance(layers, Module) else layers):
         name = f"layer {i}, {type(l).__name__},"
         if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):
             raise ValueError(f"{name} has no places left: pass the layers before it")
         if list(l.children()): raise ValueError(f"{name} holds layers: pass these, in one list")
+        if getattr(l, 'transposed', False) or any(hasattr(l, k) for k in ('output_size','scale_factor')):
+            raise ValueError(f"{name} has no window of fixed size: pass the layers before it")
         if hasattr(l, 'kernel_size'):
             how = _pairs(l.kernel_size, l.stride, l.padding, getattr(l, 'dilation', 1))
             k,s,p,d = (pair[side] for pair in how)

@@ -130,6 +130,7 @@ def _with_cbs(self:Learner, cbs):
         self.cbs = list(kept)
         self.add_cbs(cbs)
         self.cbs.sort(key=lambda cb: cb.order)
+        for cb in self.cbs: cb.learn = self # it may have joined another learner since
         methods = lambda e: (getattr(cb, e, None) for cb in self.cbs)
         self._on = {e: [f for f in methods(e) if f] for e in EVENTS}
         yield
@@ -173,7 +174,10 @@ class Metrics(Callback):
     order,records = -20,True
     def __init__(self,
         **kwargs, # Name = function of predictions and targets that gives a mean over the batch
-    ): self.fs = kwargs
+    ):
+        if taken := {'epoch','step','train_loss','valid_loss'} & kwargs.keys():
+            raise ValueError(f"{', '.join(sorted(taken))}: the table has a column of that name, choose another")
+        self.fs = kwargs
     def before_epoch(self): self.rows = []
     def after_batch(self):
         l = self.learn
@@ -478,7 +482,7 @@ def lr_find(self:Learner,
     "Try learning rates on up to `n` batches, and put everything back as it was"
     finder,kept,rng,mode = LRFinder(start, end, n),dict(vars(self)),get_rng(self.dls),self.model.training
     model,opt = copy.deepcopy((self.model.state_dict(), _opt_state(self.opt)))
-    self.dls,self.cbs = (self.dls[0],None),[cb for cb in self.cbs if not cb.records]
+    self.dls,self.cbs = (self.dls[0],None),[copy.copy(cb) for cb in self.cbs if not cb.records]
     try: self.fit(math.ceil(n/len(self.dls[0])), cbs=[finder])
     finally:
         vars(self).update(kept)
@@ -515,14 +519,15 @@ class GradAccum(Callback):
         self.n = n
     def before_epoch(self): self.sums,self.items,self.batches = None,0,0
     def after_backward(self):
-        l,ps = self.learn,[p for p in self.learn.model.parameters() if p.grad is not None]
+        l,ps = self.learn,list(self.learn.model.parameters())
         k = len(l.xb)
-        gs = [k*p.grad for p in ps]
-        if self.sums: gs = [s.to(g.device)+g for s,g in zip(self.sums, gs)] # a loaded sum is on the CPU
+        gs = [None if p.grad is None else k*p.grad for p in ps] # None: a layer that this batch didn't use
+        if self.sums: # a loaded sum is on the CPU
+            gs = [g if s is None else s.to(p.device)+(0 if g is None else g) for p,s,g in zip(ps, self.sums, gs)]
         self.sums = gs
         self.items,self.batches = self.items+k,self.batches+1
         if self.batches<self.n and l.iter+1<len(l.dl): raise CancelStep
-        for p,s in zip(ps, self.sums): p.grad = s/self.items
+        for p,s in zip(ps, self.sums): p.grad = None if s is None else s/self.items
         self.before_epoch()
     def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
     def load_state_dict(self, state): vars(self).update(state)
@@ -571,10 +576,15 @@ def save_checkpoint(
     path, # File to write
     state:dict, # Numbers, texts and tensors, in lists, tuples and dictionaries
 ):
-    "Write `state` to `path`, never half; the one before it stays as `path`.prev"
+    "Write `state` to `path`, never half; the one before it stays as `path`.prev. `TypeError` for what couldn't be read again"
     path = Path(path)
     tmp = path.with_name(path.name+'.tmp')
     with open(tmp, 'wb') as f: torch.save(state, f)
+    try: torch.load(tmp, map_location='meta', weights_only=True) # reads no tensor
+    except pickle.UnpicklingError:
+        tmp.unlink()
+        raise TypeError("state holds more than numbers, texts and tensors (a NumPy number? call float), "
+                        "and could not be read again") from None
     _sync(tmp)
     if path.exists(): os.replace(path, _previous(path))
     os.replace(tmp, path)
@@ -595,7 +605,7 @@ def load_checkpoint(
     try:
         with zipfile.ZipFile(path) as z: bad = z.testzip()
         if bad is None: return torch.load(path, map_location='cpu', weights_only=True)
-    except zipfile.BadZipFile: raise no("is no checkpoint, or only a part of one") from None
+    except (zipfile.BadZipFile,EOFError,ValueError): raise no("is no checkpoint, or only a part of one") from None
     except pickle.UnpicklingError: raise no("asks for code to be run, and none was") from None
     except RuntimeError: raise no("is a zip file, but no checkpoint") from None
     raise no(f"is damaged in {bad}")
@@ -604,7 +614,7 @@ def load_checkpoint(
 def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
 
 class Checkpoint(Callback):
-    "Saves a fit as it goes, at least once an epoch, and goes on from the file where there is one"
+    "Saves a fit as it goes; where there is a file, goes on from it: with its learning rate, to `n_epochs` in all"
     order,records = -100,True
     def __init__(self,
         path, # File
@@ -646,18 +656,24 @@ def before_fit(self:Checkpoint):
     _set_opt_state(l.opt, s['opt'])
     l.model.load_state_dict(s['model'])
     l.first_epoch,l.resumed,self.state = s['epoch'],True,s
-    self._put_back()
+    for cb,state in zip(self._stateful(), copy.deepcopy(s['cbs'])):
+        if cb.records: cb.load_state_dict(state) # what was recorded is shown from the start
 
 # %% ../nbs/05_learner.ipynb #eb2833a0
 @patch
 def _put_back(self:Checkpoint):
-    for cb,s in zip(self._stateful(), copy.deepcopy(self.state['cbs'])): cb.load_state_dict(s)
-    set_rng(self.state['rng'], self.learn.dls)
+    l,s = self.learn,copy.deepcopy(self.state)
+    _set_opt_state(l.opt, s['opt'])
+    l.model.load_state_dict(s['model'])
+    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)
+    set_rng(s['rng'], l.dls)
 
 @patch
 def before_epoch(self:Checkpoint):
     if self.state: set_rng(self.state['epoch_rng'], self.learn.dls)
-    if self.state and self.state['iter'] is None: self.state = None
+    if self.state and self.state['iter'] is None:
+        self._put_back() # another's `before_fit` may have started anew
+        self.state = None
     self.epoch_rng = get_rng(self.learn.dls)
 
 @patch
@@ -672,7 +688,7 @@ def before_batch(self:Checkpoint):
 
 @patch
 def after_fit(self:Checkpoint):
-    if self.state: return
+    if self.state: return self._put_back()
     self.epoch_rng = get_rng(self.learn.dls)
     self._save(self.learn.n_epochs, None)
 
@@ -690,11 +706,13 @@ def get_preds(self:Learner,
     cbs=(), # Callbacks for this pass only
 )->tuple[Tensor,Tensor]: # Predictions and targets, in the loader's order
     "What the model predicts for every item of `dl`; only callbacks that do more than record take part"
-    kept,got = dict(vars(self)),_Preds()
+    dl = self.dls[1] if dl is None else dl
+    if dl is None: raise ValueError("no loader for validation: pass dl")
+    kept,got,mode = dict(vars(self)),_Preds(),self.model.training
     self.cbs = [cb for cb in self.cbs if not cb.records]
     try:
-        with self._with_cbs([*cbs, got]): self._pass(self.dls[1] if dl is None else dl, False)
+        with self._with_cbs([*cbs, got]): self._pass(dl, False)
     finally:
         vars(self).update(kept)
-        self.model.train(self.training)
+        self.model.train(mode)
     return torch.cat(got.preds),torch.cat(got.targs)

@@ -203,6 +203,10 @@ def test_receptive_field(layers, side):
         at, lo, hi, _ = sees(net[:i+1], (200, 1, 40, 40), side)
         assert (lo, hi) == (at*stride+start, at*stride+start+size-1)
 
+@pytest.mark.parametrize('layer', [nn.AdaptiveAvgPool2d(1), nn.ConvTranspose2d(1, 2, 4, stride=2), nn.Upsample(scale_factor=2)], ids=lambda l: type(l).__name__)
+def test_receptive_field_refuses_what_has_no_fixed_window(layer):
+    with pytest.raises(ValueError, match=f'layer 1, {type(layer).__name__}, has no window'): cv.receptive_field([nn.Conv2d(1, 1, 3), layer])
+
 def test_receptive_field_of_ours():
     ours, torchs = pair()
     assert cv.receptive_field(ours.children()[:6]) == cv.receptive_field(torchs[:6]) == [(3, 1, -1), (3, 1, -1), (4, 2, -1), (8, 4, -1), (8, 4, -1), (12, 4, -1)]

@@ -682,6 +682,37 @@ def test_more_epochs_go_on(tmp_path):
     long_run(tmp_path/'a', epochs=2)
     same(whole()[0], long_run(tmp_path/'a', epochs=3))
 
+class Anew(le.Callback):
+    "Starts anew before a fit, as an initialisation or a scheduler would"
+    def before_fit(self):
+        with torch.no_grad():
+            for p in self.learn.model.parameters(): p.zero_()
+        self.learn.set_lr(9.)
+
+@pytest.mark.parametrize('epochs', [2, 3])
+def test_resume_wins_over_what_starts_anew(tmp_path, epochs):
+    "A finished run gives its weights, and one that goes on goes on from them, whatever others did before the fit"
+    long_run(tmp_path/'a', epochs=2)
+    same(whole(epochs=epochs)[0] if epochs == 3 else long_run(None, epochs=2), long_run(tmp_path/'a', [Anew()], epochs=epochs))
+
+def test_early_stopping_remembers_the_best_of_a_finished_run(tmp_path):
+    class Scripted(le.Callback):
+        order = 45  # after Metrics, before EarlyStopping
+        def after_epoch(self): self.learn.metrics['valid_loss'] = [1., .5, .7, .8, .9, .95][self.learn.epoch]
+    def go(n):
+        stop = le.EarlyStopping(patience=9)
+        l = learner([*std_cbs(), Scripted(), stop, le.Checkpoint(tmp_path/'a')])
+        l.fit(n)
+        return weights(l.model), stop
+    first, _ = go(4)
+    for n in (4, 6):
+        again, stop = go(n)
+        assert torch.equal(again, first) and stop.best == .5
+
+def test_what_could_not_be_read_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match='call float'): learner(lr=np.float64(.1), cbs=[le.Checkpoint(tmp_path/'a')]).fit(1)
+    assert not list(tmp_path.iterdir())
+
 def test_interrupted_twice(tmp_path):
     for at in ((0, 3), (2, 1)):
         with pytest.raises(ZeroDivisionError): long_run(tmp_path/'a', [Boom(*at)])
@@ -869,3 +900,52 @@ def test_rng_round_trip():
     le.set_rng(s, dls)
     assert draw() == a != b
     assert len(s['loaders']) == 2
+
+# What a review found ------------------------------------------------------------------------------------------------------
+
+def test_get_preds_leaves_the_mode_as_it_was():
+    l = learner(dls=(loaders()[0], None))
+    l.fit(1)
+    l.get_preds(loaders()[1])
+    assert not l.model.training
+    l.model.train()
+    l.get_preds(loaders()[1])
+    assert l.model.training
+    with pytest.raises(ValueError, match='pass dl'): l.get_preds()
+
+def test_callbacks_given_to_two_learners_see_the_one_that_fits():
+    cbs = std_cbs()
+    one, two = learner(cbs), learner(cbs)
+    two.fit(1)
+    n = len(cbs[1].losses)
+    one.fit(1)
+    assert len(cbs[1].losses) == 2*n and cbs[1].learn is one
+
+def test_accumulation_with_a_layer_that_a_batch_didnt_use():
+    class Either(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers, self.i = nn.ModuleList([nn.Linear(6, 3).double(), nn.Linear(6, 3).double()]), 0
+        def forward(self, x):
+            self.i += 1
+            return self.layers[self.i % 2](x)
+    model, ds = Either(), data(16)
+    was = [p.detach().clone() for p in model.parameters()]
+    le.Learner(model, (tr.DataLoader(ds, 8), None), F.cross_entropy, lr=.5, cbs=[le.GradAccum(2)]).fit(1)
+    for k, i in ((1, slice(0, 8)), (0, slice(8, 16))):  # each layer saw half of the items
+        ps = [was[2*k].clone().requires_grad_(), was[2*k+1].clone().requires_grad_()]
+        gs = torch.autograd.grad(F.cross_entropy(F.linear(ds.x[i], *ps), ds.y[i]), ps)
+        for p, w, g in zip(model.layers[k].parameters(), ps, gs): assert torch.allclose(p, w - .5*g/2, rtol=1e-12)
+
+def test_lr_find_leaves_callbacks_as_they_were():
+    class Counts(le.Callback):
+        n = 0
+        def after_step(self): self.n += 1
+    l = learner([cb := Counts()])
+    l.lr_find(n=20)
+    assert cb.n == 0
+
+@pytest.mark.parametrize('name', ['epoch', 'step', 'train_loss', 'valid_loss'])
+def test_metrics_refuses_names_that_are_taken(name):
+    with pytest.raises(ValueError, match=name): le.Metrics(**{name: tr.accuracy})

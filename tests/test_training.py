@@ -249,8 +249,9 @@ def test_fit_is_the_plain_loop():
     for _ in range(2): got += tr.fit(1, b, F.cross_entropy, torch.optim.SGD(b.parameters(), lr=.1), *tr.get_dls(batches(), batches(), 16, seed=0), progress=False)['train_loss']
     assert got == losses
 
-def test_printed_training_loss_weighs_batches_by_size(capsys):
+def test_printed_training_loss_weighs_batches_by_size(capsys, monkeypatch):
     "The mean over all items, though the last batch is short; without steps the network stays as it is"
+    monkeypatch.delitem(sys.modules, 'ipykernel', raising=False)  # with it, as in a notebook, there is a bar too
     m, dl = pair()[1], tr.DataLoader(batches(25), 16)
     h = tr.fit(1, m, F.cross_entropy, torch.optim.SGD(m.parameters(), lr=0.), dl, dl)
     assert abs(sum(h['train_loss'])/2 - h['valid_loss'][0]) > 1e-3, "the mean of the batches' means is another number"
