@@ -113,5 +113,5 @@ def draw(d, fig):
 WHY = {
     OURS: "`lin_grad` gives the gradient of the images too, which the step doesn't need; autograd leaves it out, since nobody asked for it. "
           "The row *ours, no gradient of x* is the same step without that product, and is the proof.",
-    'ours, modules': "The same product that nobody needs. Besides, the weight's gradient is computed for `weight.t()` and then transposed, so that the update goes across its rows.",
+    'ours, modules': "The same product that nobody needs.",
 }
