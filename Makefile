@@ -11,9 +11,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # A notebook's name, to run that one only: make run NB=01_matmul
 NB ?=
 PORT ?= 8000
+# A benchmark's name, to measure that one only: make bench B=matmul
+B ?=
+BENCH := .venv-bench
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: all help setup export run store docs site test lint lab serve lock clean
+.PHONY: all help setup export run store docs site test lint lab serve lock bench clean
 
 all: docs
 	@echo && echo "The site is in _docs/: open _docs/index.html, or type: make serve"
@@ -27,6 +30,7 @@ help:
 	@echo "make export    write the modules of notes/ from the notebooks"
 	@echo "make run       run the notebooks that changed (NB=01_matmul: only that one)"
 	@echo "make store     the same, and store their outputs in nbs/"
+	@echo "make bench     measure, beside other libraries where they can be had (B=matmul: only that one)"
 	@echo "make lock      choose new versions for requirements.txt"
 	@echo "make clean     remove all that was built, but not $(VENV)/"
 
@@ -76,6 +80,22 @@ lock: $(READY)
 	@grep -E '^(torch|matplotlib)==' requirements.txt > _build/keep.txt
 	@$(BIN)/uv pip compile -q --refresh-package foundation-notes --universal --python-version 3.10 --extra dev --no-annotate --no-header -c _build/keep.txt -o _build/lock.txt pyproject.toml
 	@(echo "# Every version that make installs, for Python 3.10 and newer; made from settings.ini by: make lock" && grep -vE '^(nvidia|cuda|triton)' _build/lock.txt) > requirements.txt
+
+# The peers get an environment of their own, which holds the series too: both sides of a comparison run on one torch, and $(VENV)/
+# stays as the tests know it. A peer that can't be installed stops nothing: the benchmarks name it as missing.
+$(BENCH)/.ready: requirements.txt settings.ini setup.py pyproject.toml bench/peers.txt
+	@echo "Setting up $(BENCH)/ with the series and bench/peers.txt: up to 6 GB where torch comes with CUDA"
+	@$(PYTHON) -m venv $(BENCH)
+	@mkdir -p _build && grep -v '^torch==' requirements.txt > _build/bench.txt
+	@$(BENCH)/bin/python -m pip install -q --retries 1 --extra-index-url $(TORCH_INDEX) -c _build/bench.txt $$(grep '^torch==' bench/peers.txt)
+	@$(BENCH)/bin/python -m pip install -q -r _build/bench.txt
+	@$(BENCH)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	@grep '==' bench/peers.txt | while read peer; do \
+		$(BENCH)/bin/python -m pip install -q --retries 1 --extra-index-url $(TORCH_INDEX) -c _build/bench.txt -c bench/peers.txt $$peer || echo "Missing: $$peer"; done
+	@$(BENCH)/bin/python -c "open('$(BENCH)/.ready', 'w')"
+
+bench: $(BENCH)/.ready
+	@$(BENCH)/bin/python -m bench $(B)
 
 clean:
 	@rm -rf _build _docs build dist *.egg-info .pytest_cache .hypothesis .ruff_cache

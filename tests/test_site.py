@@ -13,7 +13,7 @@ import api
 
 NOTEBOOKS = sorted(p.stem for p in (ROOT/'nbs').glob('[0-9]*.ipynb'))
 MODULES = {m.name: m for m in api.modules()}
-PAGES = ['index', *NOTEBOOKS, *(f'api/{m}' for m in MODULES)]
+PAGES = ['index', *(['measured'] if [*(ROOT/'bench'/'results').glob('*.json')] else []), *NOTEBOOKS, *(f'api/{m}' for m in MODULES)]
 PREFIX = f'/{api.NAME}/'  # as on Pages
 VOID = set('area base br col embed hr img input link meta source track wbr'.split())
 

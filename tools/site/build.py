@@ -21,7 +21,7 @@ def write(path, text):
     if not path.exists() or path.read_text(encoding='utf-8') != text: path.write_text(text, encoding='utf-8')
     return path
 
-def landing(readme, notebooks, modules):
+def landing(readme, notebooks, modules, costs=False):
     "README.md as the first page: its links lead to pages of the site or into the repository, and badges stay outside"
     import api
     def link(m):
@@ -33,12 +33,13 @@ def landing(readme, notebooks, modules):
     text = re.sub(r'(\]\()([^)\s]+)(\))', link, text)
     series = '\n'.join(f"{re.match('[0-9]+[a-z]?', n)[0]} · {title} <{n[:-6]}>" for n, title in notebooks.items())
     tree = '\n```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n'
-    return text + tree.format('The series', series) + tree.format('The package', '\n'.join(f'api/{m.name}' for m in modules))
+    api_pages = '\n'.join(f'api/{m.name}' for m in modules)
+    return text + tree.format('The series', series) + tree.format('The package', api_pages) + (tree.format('What it costs', 'measured') if costs else '')
 
 def assemble(nbs):
     "Put together the folder that Sphinx reads"
-    import api, json
-    mods, titles, kept = api.modules(), {}, set()
+    import api, json, measured
+    mods, titles, kept, costs = api.modules(), {}, set(), bool(measured.results())  # no page before there are figures
     for name in sorted(p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb')):
         p = nbs/name
         if not p.exists(): sys.exit(f'{name} has not been run: call tools/run.py first, or give --stored')
@@ -46,11 +47,14 @@ def assemble(nbs):
         titles[p.name] = re.search(r'^# (.+)$', ''.join(json.loads(text)['cells'][0]['source']), re.M)[1]
         kept.add(write(SRC/p.name, text))
     kept |= {write(SRC/'api'/f'{m.name}.md', api.page(m)) for m in mods}
-    kept.add(write(SRC/'index.md', landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods)))
+    kept.add(write(SRC/'index.md', landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs)))
+    if costs:
+        kept.add(write(SRC/'measured.md', measured.page()))
+        kept |= {write(SRC/'measured'/name, text) for name, text in measured.pictures().items()}
     kept.add(write(SRC/'404.md', (HERE/'404.md').read_text(encoding='utf-8')))
     stale = [p for p in SRC.rglob('*') if p.is_file() and p not in kept]
     for p in stale: p.unlink()
-    return len(kept), bool(stale)
+    return sum(p.suffix != '.svg' for p in kept), bool(stale)
 
 def mathjax():
     "Copy the parts of MathJax that a page can load: one script and the fonts"
@@ -67,7 +71,8 @@ def main():
     nbs, start = ROOT/'nbs' if ap.parse_args().stored else BUILD/'nbs', time.perf_counter()
     tools = digest([*sorted(p for p in HERE.rglob('*') if p.is_file() and '__pycache__' not in p.parts),
                     ROOT/'requirements.txt', ROOT/'pyproject.toml'])
-    key = tools+digest([*sorted(nbs.glob('*.ipynb')), *sorted((ROOT/'notes').glob('*.py')), ROOT/'README.md'])
+    key = tools+digest([*sorted(nbs.glob('*.ipynb')), *sorted((ROOT/'notes').glob('*.py')), ROOT/'README.md',
+                        *sorted((ROOT/'bench').glob('*.py')), *sorted((ROOT/'bench'/'results').glob('*.json'))])
     old = KEY.read_text() if KEY.exists() else ''
     if old == key and (OUT/'index.html').exists(): return print('The site is up to date: _docs/index.html')
     KEY.unlink(missing_ok=True)

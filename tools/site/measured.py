@@ -1,0 +1,78 @@
+"The page of what was measured, made from the figures in bench/results and what bench/NAME.py says about them"
+import importlib, io, json, re
+from html import escape
+from bench import NAMES
+from bench.harness import RATIOS, RESULTS, about, docs, figure_tables, groups, ratio_row
+
+# Ink, then the colours of what is drawn
+COLOURS = {'light': ('#222222', '#0067a5', '#b3491a', '#00735c', '#8b3f7a', '#5f5f5f'), 'dark': ('#e8e8e8', '#6cbcf0', '#ffac5c', '#4fd1ae', '#eba0d3', '#c0c0c0')}
+INTRO = '''# Measured
+
+> What the series costs and how fast it is, beside what others use
+
+What is compared was measured in one run on one machine: each contestant in turn, round after round after a warm-up, on a fixed number of threads. So a slow moment of the machine falls on all
+of them, and the ratios, taken round by round, are worth more than the seconds; those belong to the machine that is named beside them. Every figure is a median; the
+quartiles say how far the rounds lie apart. No test depends on any of this.
+
+## What was aimed at
+'''
+YOURSELF = '''## Measure it yourself
+
+In a clone of the repository, `make bench` sets up an environment with the other libraries, measures everything there, prints the tables and keeps the figures in `bench/results`, from which `make site` makes this page. One
+benchmark is `make bench B=NAME`. In any environment that has the series, `python -m bench NAME` does without the libraries that are missing, and names them.
+'''
+
+def table(head, rows):
+    "Rows as a markdown table, the figures to the right and each in one line"
+    line = lambda cells: '| '+' | '.join([str(cells[0]), *(c.replace(' ', '\u00a0') for c in cells[1:])])+' |'
+    return '\n'.join(['<div class="figures">\n', line(head), line([':--']+['--:']*(len(head)-1)), *map(line, rows), '\n</div>\n'])
+
+def results():
+    return {n: json.loads((RESULTS/f'{n}.json').read_text(encoding='utf-8')) for n in NAMES if (RESULTS/f'{n}.json').exists()}
+
+def reasons(d, why):
+    "Why aims were missed: the texts of `why` for the ratios whose names begin as their keys do"
+    missed = [r['what'] for r in d['ratios'] if r['met'] is False]
+    known = [f'- *{k}*: {text}' for k, text in why.items() if any(w.startswith(k) for w in missed)]
+    other = [f'- *{w}*: not explained yet.' for w in missed if not w.startswith(tuple(why))]
+    return ['Why an aim is missed:', '', *known, *other, ''] if missed else []
+
+def section(name, d):
+    title, text = docs(name)
+    out = [f'## {title}', '', text, '']
+    if not d: return [*out, f'Not measured yet: `python -m bench {name}` does it.', '']
+    bench = importlib.import_module(f'bench.{name}')
+    out += [table(RATIOS, map(ratio_row, d['ratios'])), *reasons(d, getattr(bench, 'WHY', {}))]
+    out += [f'**Not measured here:** {k} ({escape(why)}).\n' for k, why in d['missing'].items()]
+    out += [f'```{{image}} measured/{name}-{theme}.svg\n:class: only-{theme}\n:alt: {bench.ALT}\n```' for theme in COLOURS]
+    out += ['', '<details><summary>All figures</summary>', '']
+    out += [table([f'**{group}**', *head[1:]], rows) for group, head, rows in figure_tables(d)]
+    return [*out, '</details>', '', f'<p class="about">{escape(about(d))}: <code>{d["command"]}</code></p>', '']
+
+def page():
+    "Markdown of the page"
+    ds = results()
+    aims = [ratio_row(r) for d in ds.values() for r in d['ratios'] if r['met'] is not None]
+    out = [INTRO, table(RATIOS, aims) if aims else 'Nothing has been measured yet.\n']
+    return '\n'.join([*out, *(l for n in NAMES for l in section(n, ds.get(n))), YOURSELF])
+
+def pictures():
+    "The pictures of the page, light and dark: {name of the file: text}"
+    import matplotlib
+    from cycler import cycler
+    from matplotlib.figure import Figure
+    ink, *colours = light = COLOURS['light']
+    cycle = cycler(color=colours*2) + cycler(marker=list('os^Dv<>P*X')) + cycler(ls=['-']*5+['--']*5)
+    rc = {**dict.fromkeys(('text.color', 'axes.edgecolor', 'axes.labelcolor', 'xtick.color', 'ytick.color'), ink), 'axes.prop_cycle': cycle, 'axes.facecolor': 'none',
+          'figure.facecolor': 'none', 'legend.frameon': False, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': .25,
+          'axes.axisbelow': True, 'lines.markersize': 5, 'font.size': 11}
+    res = {}
+    for name, d in results().items():
+        with matplotlib.rc_context({**rc, 'svg.hashsalt': name}):  # the same figures, the same file
+            fig, text = Figure(figsize=(5.2, 4), layout='constrained'), io.StringIO()
+            importlib.import_module(f'bench.{name}').draw(groups(d), fig)
+            fig.savefig(text, format='svg', metadata={'Date': None})
+        for theme, to in COLOURS.items():
+            change = dict(zip(light, to))
+            res[f'{name}-{theme}.svg'] = re.sub('|'.join(light), lambda m: change[m[0]], text.getvalue())
+    return res
