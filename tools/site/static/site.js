@@ -11,8 +11,8 @@ addEventListener('load', () => {
   let waiting  // the theme does the same for some of these, 300 ms after a change of size
   addEventListener('resize', () => { clearTimeout(waiting); waiting = setTimeout(reachable, 400) })
 })
-// Sphinx's search looks for `#module-notes.matmul`, where CSS takes `.matmul` for a class: it would find no text to show
+// Sphinx's search looks for `#module-notes.matmul`, where CSS takes `.matmul` for a class. Where there is no text, it is the page's
 if (typeof Search !== 'undefined') {
   const { htmlToText } = Search
-  Search.htmlToText = (html, anchor) => htmlToText(html, anchor && '#' + CSS.escape(anchor.slice(1)))
+  Search.htmlToText = (html, anchor) => htmlToText(html, anchor && '#' + CSS.escape(anchor.slice(1))) || htmlToText(html)
 }
