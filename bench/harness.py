@@ -193,6 +193,7 @@ def figure_tables(d):
     columns = {'s': (['time', 'quartiles'], lambda fs: spread(fs.get('s'))),
                'flop': (['GFLOP/s'], lambda fs: [fmt(rate(fs), '')]),
                'B': (['memory', 'quartiles'], lambda fs: spread(fs.get('B'))),
+               '%': (['accuracy'], lambda fs: [fmt(fs['%']['median'], '%')] if '%' in fs else ['']),
                'repeats': (['repeats'], lambda fs: [' and '.join(dict.fromkeys(str(f['repeats']) for f in fs.values()))])}
     for group, rows in groups(d).items():
         known = {k for fs in rows.values() for k in (*fs, *fs.get('s', ()), 'repeats')}

@@ -144,15 +144,17 @@ def conv2d_grad(
     stride:int|tuple=1, # Distance from one position of the kernel to the next
     padding:int|tuple=0, # Zeros added at each end
     dilation:int|tuple=1, # Distance from one weight of the kernel to the next
+    input_grad:bool=True, # Compute the gradient of `x`? None in its place otherwise
 )->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`
     "Gradients of `conv2d`; `ValueError` where shapes don't fit or a setting is wrong"
     _check_conv(x, w)
     cols,size = _columns(x, w, stride, padding, dilation)
     _check_g(g, (len(x),len(w),*size))
     g = g.transpose(0,1).flatten(1)
+    g_w,g_b = (g@cols.t()).view(w.shape),g.sum(1)
+    if not input_grad: return None,g_w,g_b
     g_u = (w.flatten(1).t()@g).view(*w.shape[1:], len(x), *size).permute(3,0,1,2,4,5)
-    g_x = _add_windows(g_u, x.shape[2:], stride, padding, dilation)
-    return g_x,(g@cols.t()).view(w.shape),g.sum(1)
+    return _add_windows(g_u, x.shape[2:], stride, padding, dilation),g_w,g_b
 
 # %% ../nbs/04_convolutions.ipynb #42ecdbe0
 def _pool_windows(x, kernel_size, stride, padding, value=0.):
@@ -242,11 +244,12 @@ class Conv2d(Module):
         if bias: self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound), requires_grad=False)
     def forward(self, x):
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
-    def bwd(self, g, x):
+    def bwd(self, g, x, input_grad=True):
         how = self.stride,self.padding,self.dilation
-        g_x,self.weight.grad,g_b = conv2d_grad(g, x, self.weight, *how)
+        g_x,self.weight.grad,g_b = conv2d_grad(g, x, self.weight, *how, input_grad)
         if self.bias is not None: self.bias.grad = g_b
         return g_x
+    def bwd_params(self, g, x): return self.bwd(g, x, input_grad=False)
 
 # %% ../nbs/04_convolutions.ipynb #1cbf800a
 class MaxPool2d(Module):

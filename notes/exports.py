@@ -225,13 +225,14 @@ def compare_times(
     min_time:float=.02, # Seconds that one measurement lasts at least
     threads:int=1, # PyTorch's threads while measuring
 )->dict: # Name -> `Timing`; prints as a table
-    "Time several functions in turn, round after round, so that a slow moment of the machine falls on all of them"
+    "Time several functions in turn, in another order in each round, so that no slow moment and no predecessor falls on one of them alone"
     if not fs or repeats<1: raise ValueError(f"nothing to measure: {len(fs)} functions, {repeats} repeats")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         calls = {k:_n_calls(f,min_time) for k,f in fs.items()}
-        rounds = [{k:_measure(f,calls[k]) for k,f in fs.items()} for _ in range(repeats)]
+        draw = random.Random(0).sample
+        rounds = [{k:_measure(fs[k],calls[k]) for k in draw([*fs], len(fs))} for _ in range(repeats)]
     finally: torch.set_num_threads(before)
     return _Timings({k:Timing(tuple(r[k] for r in rounds), calls[k], threads) for k in fs})
 

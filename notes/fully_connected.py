@@ -34,9 +34,10 @@ def lin(
 )->Tensor: # Outputs, (n, out)
     "Linear layer `x @ w + b`; `ValueError` where shapes don't fit or the batch is empty"
     _check_lin(x, w)
-    if b is None: return x@w
-    if b.shape!=w.shape[1:]: raise ValueError(f"b {tuple(b.shape)} and w {tuple(w.shape)} don't fit: b must be ({w.shape[1]},)")
-    return x@w + b
+    if b is not None and b.shape!=w.shape[1:]: raise ValueError(f"b {tuple(b.shape)} and w {tuple(w.shape)} don't fit: b must be ({w.shape[1]},)")
+    out = x@w
+    if b is not None: out += b
+    return out
 
 # %% ../nbs/02_fully_connected.ipynb #b8c00892
 def relu(
@@ -127,10 +128,11 @@ def lin_grad(
     g:Tensor, # Gradient with respect to what `lin` returned, (n, out)
     x:Tensor, # Inputs that `lin` was given, (n, in)
     w:Tensor, # Weights that it was given, (in, out)
+    input_grad:bool=True, # Compute the gradient of `x`? None in its place otherwise
 )->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`
     "Gradients of `lin`; `ValueError` where shapes don't fit or the batch is empty"
     _check_lin_grad(g, x, w)
-    return g@w.t(), x.t()@g, g.sum(0)
+    return g@w.t() if input_grad else None, x.t()@g, g.sum(0)
 
 # %% ../nbs/02_fully_connected.ipynb #78ce75c8
 class Module:
@@ -142,13 +144,15 @@ class Module:
         return out
     def backward(self,
         g:Tensor=None, # Gradient of the loss with respect to what the module returned; 1 if not given, as for the loss itself
-    )->Tensor: # Gradient with respect to what it was given
+        input_grad:bool=True, # Compute the gradient of what the module was given? Training leaves that of the data out
+    )->Tensor: # Gradient with respect to what it was given, if `input_grad`
         "Run `bwd` on what the last call was given; `RuntimeError` if there was no call since the last `backward`"
         args = vars(self).pop('_args', None)
         if args is None: raise RuntimeError(f"{type(self).__name__}.backward goes back through a call: call the module first")
-        return self.bwd(torch.tensor(1.) if g is None else g, *args)
+        return (self.bwd if input_grad else self.bwd_params)(torch.tensor(1.) if g is None else g, *args)
     def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} must define forward")
     def bwd(self, g, *args): raise NotImplementedError(f"{type(self).__name__} must define bwd")
+    def bwd_params(self, g, *args): return self.bwd(g, *args)
 
 # %% ../nbs/02_fully_connected.ipynb #4270d2c0
 class ReLU(Module):
@@ -238,10 +242,12 @@ class Linear(Module):
         bound = 1/math.sqrt(n_in)
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound), requires_grad=False) if bias else None
     def forward(self, x): return lin(x, self.weight.t(), self.bias)
-    def bwd(self, g, x):
+    def bwd_params(self, g, x):
         _check_lin_grad(g, x, self.weight.t())
         self.weight.grad = g.t()@x
         if self.bias is not None: self.bias.grad = g.sum(0)
+    def bwd(self, g, x):
+        self.bwd_params(g, x)
         return g@self.weight
 
 # %% ../nbs/02_fully_connected.ipynb #2d67bd50
@@ -256,6 +262,7 @@ class Sequential(Module):
     def forward(self, x):
         for l in self.children(): x = l(x)
         return x
-    def bwd(self, g, x):
-        for l in reversed(self.children()): g = l.backward(g)
+    def bwd(self, g, x, input_grad=True):
+        for i,l in reversed([*enumerate(self.children())]): g = l.backward(g, input_grad or i>0)
         return g
+    def bwd_params(self, g, x): return self.bwd(g, x, input_grad=False)

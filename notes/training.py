@@ -300,7 +300,7 @@ def backprop(
 )->None:
     "Gradients for all parameters, by our backward or by autograd; `TypeError` where the loss has no backward"
     if not isinstance(model, Module): loss.backward()
-    elif isinstance(loss_func, Module): model.backward(loss_func.backward())
+    elif isinstance(loss_func, Module): model.backward(loss_func.backward(), input_grad=False)
     else: raise TypeError("our Module needs a loss with a backward of its own, such as CrossEntropy()")
 
 # %% ../nbs/03_minibatch_training.ipynb #e9136f51

@@ -85,6 +85,8 @@ def lin_case(d):
     n, i, o = d.size('n'), d.size('in'), d.size('out')
     x, w, b, g = d.randn(n, i), d.randn(i, o), d.randn(o), d.randn(n, o)
     gx, gw, gb = fc.lin_grad(g, x, w)
+    none, *same = fc.lin_grad(g, x, w, input_grad=False)
+    assert none is None and all(map(torch.equal, same, (gw, gb)))
     return [Check('x', lambda x: (fc.lin(x, w, b)*g).sum(), x, gx), Check('w', lambda w: (fc.lin(x, w, b)*g).sum(), w, gw),
             Check('b', lambda b: (fc.lin(x, w, b)*g).sum(), b, gb)]
 
@@ -126,7 +128,10 @@ def layer_checks(module, x, g):
             finally: owner.__dict__[last] = p
         return f
     module(x)
-    gx = module.backward(g)
+    gx, grads = module.backward(g), [p.grad for p in module.parameters()]
+    module(x)
+    module.backward(g, input_grad=False)
+    for p, first in zip(module.parameters(), grads, strict=True): assert p.grad.equal(first), "input_grad=False changes a parameter's gradient"
     return [Check('x', lambda x: (module(x)*g).sum(), x, gx)] + [Check(k, with_param(k), p.data, p.grad) for k, p in module.named_parameters()]
 
 @case('fully_connected.Linear')
@@ -245,6 +250,8 @@ def conv2d_case(d):
     q, o = Geometry(d), d.data.draw(st.integers(1, 3), label='out')
     x, w, b, g, how = d.randn(*q.shape), d.randn(o, q.c, *q.k), d.randn(o), d.randn(q.n, o, *q.out), (q.s, q.p, q.d)
     gx, gw, gb = cv.conv2d_grad(g, x, w, *how)
+    none, *same = cv.conv2d_grad(g, x, w, *how, input_grad=False)
+    assert none is None and all(map(torch.equal, same, (gw, gb)))
     return [Check('x', lambda x: (cv.conv2d(x, w, b, *how)*g).sum(), x, gx), Check('w', lambda w: (cv.conv2d(x, w, b, *how)*g).sum(), w, gw),
             Check('b', lambda b: (cv.conv2d(x, w, b, *how)*g).sum(), b, gb)]
 

@@ -19,7 +19,7 @@ def complete(d):
     assert d['figures'] and all(why for why in d['missing'].values())
     assert len({(f['group'], f['name'], f['unit']) for f in d['figures']}) == len(d['figures'])
     for f in d['figures']+d['ratios']:
-        assert f['repeats'] >= (1 if d['quick'] else 3) and f['unit'] in ('s', 'B', '×')
+        assert f['repeats'] >= (1 if d['quick'] else 3) and f['unit'] in ('s', 'B', '×', '%')
         assert 0 < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
     for r in d['ratios']: assert {'what', 'at_most', 'at_least', 'met'} <= r.keys() and (r['met'] is None) == (r['at_most'] is None and r['at_least'] is None)
 

@@ -1,5 +1,5 @@
 """notes.exports: the exporter against nbdev's, the comparisons, the gradient checks and the timer."""
-import ast, json, math, os, random, subprocess, sys
+import ast, itertools, json, math, os, random, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
@@ -260,8 +260,19 @@ def test_timer_throws_the_warm_up_away_and_reports_median_and_quartiles(clock):
 
 def test_comparison_takes_turns(clock):
     res = ex.compare_times({'a': clock.work('a', 1.), 'b': clock.work('b', 2.)}, repeats=3)
-    assert ''.join(clock.log) == 'aabb' + 'ab'*3
+    log = ''.join(clock.log)
+    assert log[:4] == 'aabb' and all(sorted(log[i:i+2]) == ['a', 'b'] for i in range(4, 10, 2)) and len(log) == 10
     assert res['b']/res['a'] == 2 and list(res) == ['a', 'b']
+
+def test_comparison_changes_the_order(clock):
+    "Nothing is always measured behind the same neighbour, and nobody else's random numbers are drawn"
+    state = random.getstate()
+    for _ in range(2):
+        res = ex.compare_times({k: clock.work(k, 1.) for k in 'abc'}, repeats=30)
+        assert list(res) == ['a', 'b', 'c'] and random.getstate() == state
+    rounds = [''.join(clock.log[i:i+3]) for i in range(6, 96, 3)]
+    assert {*map(''.join, itertools.permutations('abc'))} == {*rounds}
+    assert clock.log[:96] == clock.log[96:]  # the same orders each time
 
 def test_table(clock):
     res = ex.compare_times({'slow one': clock.work('a', .5), 'fast': clock.work('b', 2.**-12)}, repeats=2)

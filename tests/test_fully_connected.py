@@ -252,6 +252,25 @@ def test_backward_needs_a_call():
     m(torch.ones(1, 2))
     with pytest.raises(RuntimeError, match='Linear.backward'): m.backward(torch.ones(1, 2))
 
+def test_input_grad_leaves_out_what_nobody_needs():
+    "Only the first layer goes without the gradient of its input, however deep it is inside"
+    went = []
+    class Spy(fc.Linear):
+        def bwd(self, g, x):
+            went.append(x.shape[1])
+            return super().bwd(g, x)
+    model, x, g = fc.Sequential(fc.Sequential(Spy(5, 4), fc.ReLU()), Spy(4, 3)), torch.randn(7, 5), torch.randn(7, 3)
+    model(x)
+    assert model.backward(g).shape == x.shape and went == [4, 5]
+    grads = [p.grad for p in model.parameters()]
+    model(x)
+    assert model.backward(g, input_grad=False) is None and went == [4, 5, 4]
+    for p, first in zip(model.parameters(), grads, strict=True): assert p.grad.equal(first) and p.grad is not first
+    with pytest.raises(RuntimeError, match='call the module first'): model.backward(g, input_grad=False)
+    empty = fc.Sequential()
+    empty(x)
+    assert empty.backward(x, input_grad=False) is x
+
 def test_abstract_module():
     with pytest.raises(NotImplementedError, match='Module must define forward'): fc.Module()(1)
 
