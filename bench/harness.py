@@ -1,5 +1,5 @@
 "Measure side by side, and keep what came out together with what it was measured on"
-import ast, importlib.metadata, json, os, platform, re, shlex, statistics, subprocess, sys, time
+import ast, importlib.metadata, json, os, platform, random, re, shlex, statistics, subprocess, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -33,20 +33,21 @@ class Run:
         return {k: t.times for k, t in res.items()}
 
     def rounds(self, group, fs, repeats=7, warm_up=1, **more):
-        """Figures that functions return as {unit: number}, taken in turn, round after round: {unit: {name: numbers}}
+        """Figures that functions return as {unit: number}, taken in turn, round after round, in an order that changes: {unit: {name: numbers}}
 
         A function that raises `Missing` is left out of the rounds that follow, and named.
         """
-        got, fs = {}, dict(fs)
+        got, names, draw = {}, list(fs), random.Random(self.seed).sample
         for i in range(0 if self.quick else -warm_up, 1 if self.quick else repeats):
-            for k, f in list(fs.items()):
-                try: res = f()
+            for k in draw(names, len(names)):
+                try: res = fs[k]()
                 except Missing as e:
                     self.missing[k] = str(e)
-                    del fs[k]
+                    names.remove(k)
                     continue
                 if i >= 0:
                     for unit, v in res.items(): got.setdefault(unit, {}).setdefault(k, []).append(v)
+        got = {unit: {k: d[k] for k in fs if k in d} for unit, d in got.items()}
         for unit, d in got.items():
             for k, values in d.items(): self.keep(group, k, unit, values, **more)
         return got

@@ -80,6 +80,18 @@ def test_memory_of_tensors_is_counted():
     if not (got := harness.cost('import torch', 'x = torch.ones(5_000_000); y = x*2; x = None; z = y*2').get('B')): pytest.skip('no high-water mark here')
     assert 39e6 < got < 45e6  # two of 20 MB at once
 
+def test_rounds_change_the_order_and_keep_that_of_the_rows():
+    calls, names = [], 'abcd'
+    def f(k):
+        calls.append(k)
+        if k == 'c' and len(calls) > 20: raise harness.Missing('gone')
+        return {'s': len(calls)}
+    b = harness.Run('x')
+    got = b.rounds('g', {k: lambda k=k: f(k) for k in names}, repeats=20, warm_up=1)
+    assert list(got['s']) == list(names) == [f['name'] for f in b.figures] and b.missing == {'c': 'gone'}
+    assert len(got['s']['a']) == 20 > len(got['s']['c'])
+    assert len({''.join(calls[i:i+4]) for i in range(0, 20, 4)}) > 1
+
 def test_aims():
     b = harness.Run('x')
     b.aim('a', [1, 2, 9], at_most=2)
