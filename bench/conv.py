@@ -2,7 +2,8 @@
 
 The network of [04_convolutions](04_convolutions.ipynb) and its two convolutions: ours, one matrix product over unfolded images with gradients by hand; PyTorch's
 `F.conv2d` with autograd; and the definition, written as loops. A convolution by itself gives the gradients of its images, kernels and biases; a step of the
-network is the forward pass, the loss and the gradients of all parameters. The loops are left out where they would take minutes. Before anything is timed, all of them must have given the same gradients.
+network is the forward pass, the loss and the gradients of all parameters. The loops are there for a convolution on one image only.
+Before anything in a table is timed, all that is in it must have given the same gradients.
 """
 LOOPS, OURS, TORCH = 'loops', 'ours, im2col', 'F.conv2d and autograd'
 SHAPES = {'first convolution': ((1, 28, 28), (20, 1, 5, 5)), 'second convolution': ((20, 12, 12), (40, 20, 5, 5))}  # an image, the kernels
@@ -78,7 +79,7 @@ def ways(group, n): return networks(n) if group not in SHAPES else convolutions(
 
 def run(b):
     from notes.exports import rel_error
-    from .harness import cost
+    from .harness import memory
     for group, n in [(k, n) for k in (*SHAPES, 'the network') for n in (1, 50)]:
         fs = ways(group, n)
         if n > 1: fs.pop(LOOPS, None)
@@ -90,7 +91,7 @@ def run(b):
         b.ratio(f'ours ÷ F.conv2d, {title}', t[OURS], t[TORCH], at_most=3 if n > 1 else None)
         if LOOPS in fs: b.ratio(f'loops ÷ ours, {title}', t[LOOPS], t[OURS])
         code = {k: SETUP.format(threads=b.threads, seed=b.seed, group=group, name=k, batch=n) for k in fs}
-        if n > 1: b.rounds(title, {k: lambda c=c: {'B': cost(c, 'f()', b.threads)['B']} for k, c in code.items()}, repeats=3, warm_up=0, n=n)
+        if n > 1: b.rounds(title, {k: lambda c=c: memory(c, 'f()', b.threads) for k, c in code.items()}, repeats=3, warm_up=0, n=n)
 
 ALT = "Time over that of F.conv2d with autograd, a row for each convolution and for the network, on one image and on fifty, on a logarithmic axis with a line at 1 and a dashed one at the aim. The loops are far to the right."
 def draw(d, fig):

@@ -1,8 +1,8 @@
 """One epoch, by the training loops of five
 
 The network of [04_convolutions](04_convolutions.ipynb) goes once through the 50,000 training images, in batches of 50 with plain SGD, and then through the 10,000 validation images
-for loss and accuracy. All start from the same weights and get the same batches in the same order from a loader of PyTorch's, and all but Keras train the same `nn.Sequential` with `torch.optim.SGD`. Keras has
-layers and an optimiser of its own, and counts the training accuracy too. Progress bars, logs and checkpoints are off. Each epoch runs in an interpreter of its own, where the same loop has just trained on a few batches. The accuracies must agree within half
+for loss and accuracy. All start from the same weights and get the same batches in the same order from a loader of PyTorch's, and all but Keras train the same `nn.Sequential` with `torch.optim.SGD`. Keras, here on its
+PyTorch backend, has layers and an optimiser of its own, and counts the training accuracy too. Progress bars, logs and checkpoints are off. Each epoch runs in an interpreter of its own, where the same loop has just trained on a few batches. The accuracies must agree within half
 a percentage point, since rounding differs. In one row more our `Learner` trains our own layers with our own optimiser, without autograd.
 """
 LR = .15
@@ -104,7 +104,7 @@ def start(seed, images=None):
     sets = [Dataset(normalize(x[:images], mean, std).view(-1, 1, 28, 28), y[:images]) for x, y in ((xt, yt), (xv, yv))]
     set_seed(seed)
     train, valid = get_dls(*sets, 50, seed=seed)
-    order = [*train.sampler]  # a list, since Keras goes through the loader once before it trains
+    order = [*train.sampler]  # a list: Keras starts a pass before the one that trains, and a sampler would draw another order
     return torch_cnn(), DataLoader(sets[0], batch_size=None, sampler=order), valid
 
 def one(name, threads, seed, images=None):
@@ -119,12 +119,15 @@ def one(name, threads, seed, images=None):
     return {'s': time.perf_counter()-before, '%': 100*accuracy}
 
 def run(b):
-    from .harness import child
+    from .harness import Missing, child
     same = {}
     def epoch(name):
         if name in PEERS and name not in b.peers: b.peer(name)
         args = f'{name!r}, {b.threads}, {b.seed}, {2_000 if b.quick else None}'
-        res = child(f'import json\nfrom bench.epoch import one\nprint(json.dumps(one({args})))', b.threads)
+        try: res = child(f'import json\nfrom bench.epoch import one\nprint(json.dumps(one({args})))', b.threads)
+        except Missing as e:
+            if name in PEERS: raise
+            raise RuntimeError(f'{name}: {e}') from None
         if abs(res['%']-same.setdefault('%', res['%'])) > .5: raise RuntimeError(f"the loops didn't do the same: {name} has {res['%']} % right, and the first one {same['%']} %")
         return res
     t = b.rounds('one epoch', {k: lambda k=k: epoch(k) for k in WAYS}, repeats=5, warm_up=0)['s']

@@ -33,7 +33,7 @@ class Run:
         return {k: t.times for k, t in res.items()}
 
     def rounds(self, group, fs, repeats=7, warm_up=1, **more):
-        """Figures that functions return as {unit: number}, taken in turn, round after round, in an order that changes: {unit: {name: numbers}}
+        """Figures that functions return as {unit: number}, taken in turn, round after round, in an order drawn anew for each: {unit: {name: numbers}}
 
         A function that raises `Missing` is left out of the rounds that follow, and named.
         """
@@ -81,6 +81,10 @@ def cost(setup, code, threads=1, after=''):
     "Seconds, and memory beyond what was there before, of the line `code` between `setup` and `after`, in an interpreter of its own"
     code = f'{setup}\nfrom bench.harness import Cost\nwith Cost() as cost: {code}\n{after}\nprint(cost.json())'
     return child(code, threads, MALLOC_MMAP_THRESHOLD_='65536')  # see Cost
+
+def memory(setup, code, threads=1):
+    "The memory alone"
+    return {k: v for k, v in cost(setup, code, threads).items() if k == 'B'}
 
 class Cost:
     """Seconds of a `with` block, and the most memory that it held beyond what the process had before

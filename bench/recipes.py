@@ -2,11 +2,14 @@
 
 Ours beside recipes that the other libraries' own pages give for these digits, each trained by its own library: the network, batch size, optimiser, learning rate and number of epochs are those of the
 [basic MNIST example](https://github.com/pytorch/examples/tree/main/mnist) of PyTorch, of the last network in the [chapter on convolutions](https://github.com/fastai/fastbook/blob/master/13_convolutions.ipynb)
-of fastai's book, of Lightning's [MNIST notebook](https://lightning.ai/docs/pytorch/stable/notebooks/lightning_examples/mnist-hello-world.html), and of Keras' [simple MNIST convnet](https://keras.io/examples/vision/mnist_convnet/).
-They were written to teach and not to race. Ours is three convolutions of stride 2 with batch normalisation, PyTorch's layers, trained by our `Learner` with momentum and a learning rate that rises and falls. All get the same 50,000 images as tensors in memory, which is quicker than the files and pipelines of some of them, and none changes the images.
+of fastai's book, of Lightning's [MNIST notebook](https://lightning.ai/docs/pytorch/stable/notebooks/lightning_examples/mnist-hello-world.html), and of Keras' [simple MNIST convnet](https://keras.io/examples/vision/mnist_convnet/),
+which runs on Keras' PyTorch backend here. They were written to teach and not to race. Ours is three convolutions of stride 2 with batch normalisation, PyTorch's layers, trained by our `Learner` with momentum and a learning rate that rises and falls. It
+was chosen by the very counts that are shown here, and for this race; the others were not, which is an advantage for ours. All get the same 50,000 images in memory, which is quicker than the files and pipelines of some of
+them, and none uses data augmentation.
 
-After every 5,000 images the clock stops, and the validation images are counted; the time to a target is that of the first count that reaches it. Those counts also chose our recipe, as they did those of
-others. A recipe ends at 99 %, at the end of its own epochs, or after two minutes of training. It has no figure for a target that one of its seeds didn't reach.
+After every 5,000 images the clock stops, and the validation images are counted; the time to a target is that of the first count that reaches it. A recipe ends at the last target, at the end of its own epochs, or at the first count after two minutes
+of training. It has no figure for a target that one of its seeds didn't reach. *Best count* is the highest count up to that end, and not what a recipe could reach. The recipes are trained in one order, once for each of three seeds, each in an
+interpreter of its own and without a warm-up.
 """
 EVERY, LIMIT, SEEDS = 5_000, 120, 3
 TARGETS = 97, 98, 99
@@ -90,7 +93,7 @@ def pytorch(x, y, xv, yv, watch):
 def fastai(x, y, xv, yv, watch):
     import torch.nn.functional as F
     from torch import nn
-    from fastai.vision.all import Callback, DataLoaders, Learner
+    from fastai.vision.all import Callback, CancelValidException, DataLoaders, Learner
     x, xv = standard(x, xv)
     sizes, layers = (1, 8, 16, 32, 64, 10), []
     for i, (a, b) in enumerate(zip(sizes, sizes[1:])):
@@ -99,6 +102,7 @@ def fastai(x, y, xv, yv, watch):
     model = nn.Sequential(*layers, nn.Flatten())
     class Tick(Callback):
         def before_fit(self): self.watch = watch(predictor(model), xv)
+        def before_validate(self): raise CancelValidException('the watch counts')  # as it does for all
         def after_batch(self):
             if self.training: self.watch.batch(len(self.x))
     learn = Learner(DataLoaders(*loaders(x, y, xv, yv, 512)), model, F.cross_entropy, cbs=Tick())
@@ -144,7 +148,7 @@ def one(name, threads, seed, images=None):
     from notes.exports import set_seed
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
-    (x, y), (xv, yv) = [(x[:images], y[:images]) for x, y in zip(*[iter(get_data())]*2)]
+    x, y, xv, yv = (t[:images] for t in get_data())
     watches = []
     def watch(predict, x):
         watches.append(Watch(predict, x, yv))
@@ -167,7 +171,9 @@ def run(b):
                 if name.lower() in ('fastai', 'lightning', 'keras') and name.lower() not in b.peers: b.peer(name.lower())
                 args = f'{name!r}, {b.threads}, {seed}, {5_000 if b.quick else None}'
                 points.setdefault(name, []).append(child(f'import json\nfrom bench.recipes import one\nprint(json.dumps(one({args})))', b.threads))
-            except Missing as e: b.missing[name] = str(e)
+            except Missing as e:
+                if name in (OURS, 'PyTorch'): raise
+                b.missing[name] = str(e)
     for name, runs in points.items(): b.keep('best count', name, '%', [max(p for _, p in run) for run in runs])
     for target in TARGETS:
         t = {name: [next((s for s, p in run if p >= target), None) for run in runs] for name, runs in points.items()}
@@ -176,7 +182,7 @@ def run(b):
         for name in t:
             if OURS in t and name != OURS: b.ratio(f'{name} ÷ {OURS}, to {target} %', t[name], t[OURS], at_least=1)
 
-ALT = "Seconds of training until 97, 98 and 99 % of the validation images were right, a row for each recipe and a marker for each target that all seeds reached, on a logarithmic axis."
+ALT = "Seconds of training until each target, a row for each recipe and a marker for each target that all seeds reached, on a logarithmic axis."
 def draw(d, fig):
     "Seconds to each target"
     ax = fig.subplots()

@@ -138,6 +138,44 @@ def test_idx(tmp_path):
     write_idx(tmp_path/'x', x)
     assert (tmp_path/'x').read_bytes()[:8] == bytes([0, 0, 8, 3, 0, 0, 0, 2]) and read_idx(tmp_path/'x').equal(x)
 
+def test_convolutions_do_the_same_work():
+    import torch
+    from bench import conv
+    from notes.exports import rel_error
+    torch.manual_seed(0)
+    for fs in (conv.convolutions((2, 6, 5), (3, 2, 3, 2), 2), conv.networks(2)):
+        expected, others = fs.pop(conv.TORCH)(), {k: f() for k, f in fs.items()}
+        assert conv.OURS in others and all(rel_error(g, e) < 1e-4 for gs in others.values() for g, e in zip(gs, expected, strict=True))
+    assert conv.LOOPS in conv.convolutions((1, 3, 3), (1, 1, 2, 2), 1)
+
+def test_epochs_start_alike_and_give_one_order():
+    import torch
+    from bench import epoch
+    (net, train, valid), (other, again, _) = epoch.start(3, 120), epoch.start(3, 120)
+    assert [len(y) for _, y in train] == [50, 50, 20] == [len(y) for _, y in valid]
+    for a, b in ((train, again), (train, train)): assert all(map(torch.equal, *([x for x, _ in dl] for dl in (a, b))))
+    assert not torch.cat([x for x, _ in train]).equal(train.dataset.x) and all(map(torch.equal, net.parameters(), other.parameters()))
+    assert not all(map(torch.equal, net.parameters(), epoch.start(4, 120)[0].parameters()))
+
+def test_the_watch_stands_while_it_counts():
+    import torch
+    from bench import recipes
+    clock, y = [0.], torch.arange(1000)%10
+    shown = torch.nn.functional.one_hot(y, 10).float()
+    def predict(x):
+        clock[0] += 1000
+        return x.roll(right, 1) if right else x
+    right, w = 1, recipes.Watch(predict, shown, y)
+    w.now, w.start = lambda: clock[0], 0.
+    for _ in range(5):
+        clock[0] += 1
+        w.batch(2000)
+    assert w.points == [(3., 0.), (5., 0.)]
+    right = 0
+    clock[0] += 3
+    with pytest.raises(recipes.Done): w.batch(5000)
+    assert w.points[-1] == (8., 100.)
+
 # ---- The page
 
 @pytest.fixture

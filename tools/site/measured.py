@@ -10,7 +10,7 @@ INTRO = '''# Measured
 
 > What the series costs and how fast it is, beside what others use
 
-What is compared was measured in one run on one machine: each contestant in turn, round after round after a warm-up, in an order that changes, on a fixed number of threads. So a slow moment of the machine falls on all
+What is compared was measured in one run on one machine: each contestant in turn, round after round after a warm-up, in an order drawn anew for each round, on a fixed number of threads. So a slow moment of the machine falls on all
 of them, and the ratios, taken round by round, are worth more than the seconds; those belong to the machine that is named beside them. Every figure is a median; the
 quartiles say how far the rounds lie apart. No test depends on any of this.
 
