@@ -244,12 +244,11 @@ class Conv2d(Module):
         if bias: self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound), requires_grad=False)
     def forward(self, x):
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
-    def bwd(self, g, x, input_grad=True):
+    def bwd(self, g, x):
         how = self.stride,self.padding,self.dilation
-        g_x,self.weight.grad,g_b = conv2d_grad(g, x, self.weight, *how, input_grad)
+        g_x,self.weight.grad,g_b = conv2d_grad(g, x, self.weight, *how, self.needs_input_grad)
         if self.bias is not None: self.bias.grad = g_b
         return g_x
-    def bwd_params(self, g, x): return self.bwd(g, x, input_grad=False)
 
 # %% ../nbs/04_convolutions.ipynb #1cbf800a
 class MaxPool2d(Module):

@@ -225,7 +225,7 @@ def compare_times(
     min_time:float=.02, # Seconds that one measurement lasts at least
     threads:int=1, # PyTorch's threads while measuring
 )->dict: # Name -> `Timing`; prints as a table
-    "Time several functions in turn, in another order in each round, so that no slow moment and no predecessor falls on one of them alone"
+    "Time several functions in turn, round after round, in an order that is drawn anew for each round"
     if not fs or repeats<1: raise ValueError(f"nothing to measure: {len(fs)} functions, {repeats} repeats")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

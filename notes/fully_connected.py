@@ -30,14 +30,13 @@ def _check_lin(x, w):
 def lin(
     x:Tensor, # Inputs, (n, in)
     w:Tensor, # Weights, one neuron a column, (in, out)
-    b:Tensor=None, # Biases, (out,)
+    b:Tensor=None, # Biases, (out,), of the dtype of `x` and `w`
 )->Tensor: # Outputs, (n, out)
     "Linear layer `x @ w + b`; `ValueError` where shapes don't fit or the batch is empty"
     _check_lin(x, w)
-    if b is not None and b.shape!=w.shape[1:]: raise ValueError(f"b {tuple(b.shape)} and w {tuple(w.shape)} don't fit: b must be ({w.shape[1]},)")
-    out = x@w
-    if b is not None: out += b
-    return out
+    if b is None: return x@w
+    if b.shape!=w.shape[1:]: raise ValueError(f"b {tuple(b.shape)} and w {tuple(w.shape)} don't fit: b must be ({w.shape[1]},)")
+    return (x@w).add_(b)
 
 # %% ../nbs/02_fully_connected.ipynb #b8c00892
 def relu(
@@ -137,6 +136,7 @@ def lin_grad(
 # %% ../nbs/02_fully_connected.ipynb #78ce75c8
 class Module:
     "Part of a network: subclasses write `forward`, and `bwd` for its gradient"
+    needs_input_grad = True # What `backward` was told; where False, `bwd` may return None
     def __call__(self, *args):
         "Run `forward`, and keep what it was given for `backward`"
         out = self.forward(*args)
@@ -144,15 +144,15 @@ class Module:
         return out
     def backward(self,
         g:Tensor=None, # Gradient of the loss with respect to what the module returned; 1 if not given, as for the loss itself
-        input_grad:bool=True, # Compute the gradient of what the module was given? Training leaves that of the data out
+        input_grad:bool=True, # Does anybody want the gradient of what the module was given? For data in training nobody does
     )->Tensor: # Gradient with respect to what it was given, if `input_grad`
         "Run `bwd` on what the last call was given; `RuntimeError` if there was no call since the last `backward`"
         args = vars(self).pop('_args', None)
         if args is None: raise RuntimeError(f"{type(self).__name__}.backward goes back through a call: call the module first")
-        return (self.bwd if input_grad else self.bwd_params)(torch.tensor(1.) if g is None else g, *args)
+        self.needs_input_grad = input_grad
+        return self.bwd(torch.tensor(1.) if g is None else g, *args)
     def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} must define forward")
     def bwd(self, g, *args): raise NotImplementedError(f"{type(self).__name__} must define bwd")
-    def bwd_params(self, g, *args): return self.bwd(g, *args)
 
 # %% ../nbs/02_fully_connected.ipynb #4270d2c0
 class ReLU(Module):
@@ -242,13 +242,11 @@ class Linear(Module):
         bound = 1/math.sqrt(n_in)
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound), requires_grad=False) if bias else None
     def forward(self, x): return lin(x, self.weight.t(), self.bias)
-    def bwd_params(self, g, x):
+    def bwd(self, g, x):
         _check_lin_grad(g, x, self.weight.t())
         self.weight.grad = g.t()@x
         if self.bias is not None: self.bias.grad = g.sum(0)
-    def bwd(self, g, x):
-        self.bwd_params(g, x)
-        return g@self.weight
+        return g@self.weight if self.needs_input_grad else None
 
 # %% ../nbs/02_fully_connected.ipynb #2d67bd50
 class Sequential(Module):
@@ -262,7 +260,6 @@ class Sequential(Module):
     def forward(self, x):
         for l in self.children(): x = l(x)
         return x
-    def bwd(self, g, x, input_grad=True):
-        for i,l in reversed([*enumerate(self.children())]): g = l.backward(g, input_grad or i>0)
+    def bwd(self, g, x):
+        for i,l in reversed([*enumerate(self.children())]): g = l.backward(g, self.needs_input_grad or i>0)
         return g
-    def bwd_params(self, g, x): return self.bwd(g, x, input_grad=False)

@@ -257,8 +257,9 @@ def test_input_grad_leaves_out_what_nobody_needs():
     went = []
     class Spy(fc.Linear):
         def bwd(self, g, x):
-            went.append(x.shape[1])
-            return super().bwd(g, x)
+            g_x = super().bwd(g, x)
+            if g_x is not None: went.append(x.shape[1])
+            return g_x
     model, x, g = fc.Sequential(fc.Sequential(Spy(5, 4), fc.ReLU()), Spy(4, 3)), torch.randn(7, 5), torch.randn(7, 3)
     model(x)
     assert model.backward(g).shape == x.shape and went == [4, 5]
@@ -266,10 +267,23 @@ def test_input_grad_leaves_out_what_nobody_needs():
     model(x)
     assert model.backward(g, input_grad=False) is None and went == [4, 5, 4]
     for p, first in zip(model.parameters(), grads, strict=True): assert p.grad.equal(first) and p.grad is not first
+    model(x)
+    assert model.backward(g).shape == x.shape and went == [4, 5, 4, 4, 5]  # the next one may want it again
     with pytest.raises(RuntimeError, match='call the module first'): model.backward(g, input_grad=False)
     empty = fc.Sequential()
     empty(x)
     assert empty.backward(x, input_grad=False) is x
+
+def test_a_bwd_of_ones_own_is_used_in_training_too():
+    class Half(fc.Linear):
+        def bwd(self, g, x): return super().bwd(g/2, x)
+    class Through(fc.Sequential):
+        def bwd(self, g, x): return super().bwd(g, x)
+    model, plain, x, g = Through(Half(3, 2)), fc.Linear(3, 2), torch.randn(4, 3), torch.randn(4, 2)
+    for m in (plain, model):
+        m(x)
+        m.backward(g, input_grad=False)
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True): assert torch.allclose(2*p.grad, q.grad)
 
 def test_abstract_module():
     with pytest.raises(NotImplementedError, match='Module must define forward'): fc.Module()(1)
