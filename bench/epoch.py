@@ -1,4 +1,4 @@
-"""One epoch, by the training loops of five
+"""One epoch, by five training loops
 
 The network of [04_convolutions](04_convolutions.ipynb) goes once through the 50,000 training images, in batches of 50 with plain SGD, and then through the 10,000 validation images
 for loss and accuracy. All start from the same weights and get the same batches in the same order from a loader of PyTorch's, and all but Keras train the same `nn.Sequential` with `torch.optim.SGD`. Keras, here on its
