@@ -185,6 +185,7 @@ def run(b):
 ALT = "Seconds of training until each target, a row for each recipe and a marker for each target that all seeds reached, on a logarithmic axis."
 def draw(d, fig):
     "Seconds to each target"
+    from matplotlib.ticker import LogLocator
     ax = fig.subplots()
     names = list(d['best count'])
     ax.set_yticks(range(len(names)), names)
@@ -192,7 +193,9 @@ def draw(d, fig):
         rows = d.get(f'to {target} %', {})
         if rows: ax.semilogx([f['s']['median'] for f in rows.values()], [names.index(k) for k in rows], ls='', label=f'{target} %')
     ax.set(xlabel='seconds of training', ylim=(len(names)-.5, -.5))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter('{x:g}')
+    ax.minorticks_off()
     fig.legend(loc='outside lower center', ncols=3)
 
 WHY = {
