@@ -11,7 +11,8 @@ import math,torch
 from functools import reduce
 from itertools import product
 from torch import Tensor,nn
-from .fully_connected import Linear,Module,fans,kaiming_uniform_
+from .fully_connected import _check_g,fans,kaiming_uniform_
+from .modules import Linear,Module,Sum,accumulate_grad
 
 # %% ../nbs/04_convolutions.ipynb #abc946fc
 def conv_size(
@@ -133,25 +134,22 @@ def fold(
     return _add_windows(cols.reshape(len(cols), -1, kh, kw, oh, ow), size, stride, padding, dilation)
 
 # %% ../nbs/04_convolutions.ipynb #47dc592e
-def _check_g(g, shape):
-    if g.shape!=shape:
-        raise ValueError(f"g {tuple(g.shape)} must have the shape of the output, {tuple(shape)}")
-
 def conv2d_grad(
     g:Tensor, # Gradient with respect to what `conv2d` returned, (n, out, oh, ow)
     x:Tensor, # Images that it was given, (n, c, h, w)
     w:Tensor, # Kernels that it was given, (out, c, kh, kw)
+    b:Tensor=None, # Biases that it was given, (out,)
     stride:int|tuple=1, # Distance from one position of the kernel to the next
     padding:int|tuple=0, # Zeros added at each end
     dilation:int|tuple=1, # Distance from one weight of the kernel to the next
     input_grad:bool=True, # Compute the gradient of `x`? None in its place otherwise
-)->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`
+)->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`; None for a `b` of None
     "Gradients of `conv2d`; `ValueError` where shapes don't fit or a setting is wrong"
-    _check_conv(x, w)
+    _check_conv(x, w, b)
     cols,size = _columns(x, w, stride, padding, dilation)
     _check_g(g, (len(x),len(w),*size))
     g = g.transpose(0,1).flatten(1)
-    g_w,g_b = (g@cols.t()).view(w.shape),g.sum(1)
+    g_w,g_b = (g@cols.t()).view(w.shape),None if b is None else g.sum(1)
     if not input_grad: return None,g_w,g_b
     g_u = (w.flatten(1).t()@g).view(*w.shape[1:], len(x), *size).permute(3,0,1,2,4,5)
     return _add_windows(g_u, x.shape[2:], stride, padding, dilation),g_w,g_b
@@ -227,27 +225,31 @@ def avg_pool2d_grad(
 class Conv2d(Module):
     "`nn.Conv2d` from scratch, with its own gradient"
     def __init__(self,
-        n_in:int, # Channels of the input
-        n_out:int, # Channels of the output: kernels
+        in_channels:int, # Channels of the input
+        out_channels:int, # Channels of the output: kernels
         kernel_size:int|tuple, # Size of a kernel, a number or (height, width)
         stride:int|tuple=1, # Distance from one position of the kernel to the next
         padding:int|tuple=0, # Zeros added at each end
         dilation:int|tuple=1, # Distance from one weight of the kernel to the next
+        *,
         bias:bool=True, # Add a bias?
+        device=None, # Where the parameters lie; PyTorch's default if not given
+        dtype=None, # What they are made of; PyTorch's default if not given
         a:float=math.sqrt(5), # Slope for `kaiming_uniform_`: PyTorch's √5, or 0 where a ReLU follows
     ):
         self.kernel_size,*how = _pairs(kernel_size, stride, padding, dilation)
         self.stride,self.padding,self.dilation = how
-        w = kaiming_uniform_(torch.empty(n_out, n_in, *self.kernel_size), a)
+        w = kaiming_uniform_(torch.empty(out_channels, in_channels, *self.kernel_size, device=device, dtype=dtype), a)
         self.weight,self.bias = nn.Parameter(w, requires_grad=False),None
         bound = 1/math.sqrt(fans(w)[0])
-        if bias: self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound), requires_grad=False)
+        if bias: self.bias = nn.Parameter(w.new_empty(out_channels).uniform_(-bound, bound), requires_grad=False)
     def forward(self, x):
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
     def bwd(self, g, x):
         how = self.stride,self.padding,self.dilation
-        g_x,self.weight.grad,g_b = conv2d_grad(g, x, self.weight, *how, self.needs_input_grad)
-        if self.bias is not None: self.bias.grad = g_b
+        g_x,g_w,g_b = conv2d_grad(g, x, self.weight, self.bias, *how, self.needs_input_grad)
+        accumulate_grad(self.weight, g_w)
+        if self.bias is not None: accumulate_grad(self.bias, g_b)
         return g_x
 
 # %% ../nbs/04_convolutions.ipynb #1cbf800a
@@ -290,7 +292,8 @@ def receptive_field(
 )->list: # (size, stride, start) for each layer, in pixels: unit i sees `size` pixels from `start+i*stride` on
     "How far each layer sees along one side; `ValueError` for a layer without places or a fixed window, or one that holds others"
     size,stride,start,res = 1,1,0,[]
-    for i,l in enumerate(layers.children() if isinstance(layers, Module) else layers):
+    if isinstance(layers, Sum): raise ValueError("a Sum is of branches side by side: pass the layers of one of them")
+    for i,l in enumerate(layers):
         name = f"layer {i}, {type(l).__name__},"
         if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):
             raise ValueError(f"{name} has no places left: pass the layers before it")

@@ -4,23 +4,24 @@
 
 # %% auto #0
 __all__ = ['logsumexp', 'log_softmax', 'softmax', 'nll', 'cross_entropy', 'logsumexp_grad', 'log_softmax_grad', 'softmax_grad',
-           'nll_grad', 'cross_entropy_grad', 'CrossEntropy', 'accuracy', 'SGD', 'Dataset', 'Sampler', 'BatchSampler',
-           'collate', 'DataLoader', 'get_dls', 'evaluate', 'backprop', 'fit', 'plot_history', 'confusion_matrix']
+           'nll_grad', 'cross_entropy_grad', 'CrossEntropy', 'accuracy', 'Optimizer', 'SGD', 'Dataset', 'Sampler',
+           'BatchSampler', 'collate', 'DataLoader', 'get_dls', 'evaluate', 'backprop', 'fit', 'plot_history',
+           'confusion_matrix']
 
 # %% ../nbs/03_minibatch_training.ipynb #aaebdb70
-import sys,torch
+import copy,math,sys,torch
 import torch.utils.data as tud
 from fastcore.basics import patch
 from itertools import islice
 from torch import Tensor
-from .fully_connected import Module
+from .fully_connected import _check_g
+from .modules import Module,eval_mode
 
 # %% ../nbs/03_minibatch_training.ipynb #e6a6a34d
 def _check_logits(x):
     if not isinstance(x, Tensor): raise TypeError(f"x must be a tensor of floats, not {type(x).__name__}")
     if not x.is_floating_point(): raise ValueError(f"x must hold floats, not {x.dtype}: call x.float()")
-    if not (x.ndim and x.numel()):
-        raise ValueError(f"x {tuple(x.shape)} holds nothing to choose from: it must be (..., c), without a 0")
+    if not (x.ndim and x.numel()): raise ValueError(f"x {tuple(x.shape)} holds nothing to choose from: it must be (..., c), without a 0")
 
 def logsumexp(
     x:Tensor, # Any floats, (..., c)
@@ -49,19 +50,17 @@ def softmax(
 
 # %% ../nbs/03_minibatch_training.ipynb #6c9ff039
 def _check_classes(targ, c, name='targ'):
-    if not isinstance(targ, Tensor):
-        raise TypeError(f"{name} must be a tensor of class numbers, not {type(targ).__name__}")
+    if not isinstance(targ, Tensor): raise TypeError(f"{name} must be a tensor of class numbers, not {type(targ).__name__}")
     if targ.is_floating_point() or targ.is_complex() or targ.dtype==torch.bool:
         raise ValueError(f"{name} must hold class numbers, and it holds {targ.dtype}: call {name}.long()")
     if not targ.numel(): raise ValueError(f"empty batch: {name} has shape {tuple(targ.shape)}")
+    if targ.device.type!='cpu': return
     lo,hi = (v.item() for v in targ.aminmax())
-    if lo<0 or hi>=c:
-        raise ValueError(f"{name} holds {lo if lo<0 else hi}, but the classes go from 0 to {c-1}")
+    if lo<0 or hi>=c: raise ValueError(f"{name} holds {lo if lo<0 else hi}, but the classes go from 0 to {c-1}")
 
 def _check_targ(x, targ):
     _check_logits(x)
-    if isinstance(targ, Tensor) and (x.ndim!=2 or targ.shape!=x.shape[:1]):
-        raise ValueError(f"scores {tuple(x.shape)} and classes {tuple(targ.shape)} must be (n, c) and (n,)")
+    if isinstance(targ, Tensor) and (x.ndim!=2 or targ.shape!=x.shape[:1]): raise ValueError(f"scores {tuple(x.shape)} and classes {tuple(targ.shape)} must be (n, c) and (n,)")
     _check_classes(targ, x.shape[-1])
 
 # %% ../nbs/03_minibatch_training.ipynb #f0e5c3f1
@@ -82,9 +81,6 @@ def cross_entropy(
     return nll(log_softmax(x), targ)
 
 # %% ../nbs/03_minibatch_training.ipynb #17790570
-def _check_g(g, shape):
-    if g.shape!=shape: raise ValueError(f"g {tuple(g.shape)} must have the shape of the output, {tuple(shape)}")
-
 def logsumexp_grad(
     g:Tensor, # Gradient with respect to what `logsumexp` returned, (...)
     x:Tensor, # What it was given, (..., c)
@@ -114,28 +110,30 @@ def softmax_grad(
 
 # %% ../nbs/03_minibatch_training.ipynb #a232d2d7
 def nll_grad(
-    log_p:Tensor, # Logarithms of probabilities, (n, c)
+    g:Tensor, # Gradient with respect to what `nll` returned, ()
+    log_p:Tensor, # Logarithms of probabilities that it was given, (n, c)
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # Gradient with respect to `log_p`, (n, c)
-    "-1/n at the right classes, 0 elsewhere; `ValueError` for wrong shapes, dtypes or classes"
+    "`-g/n` at the right classes, 0 elsewhere; `ValueError` for wrong shapes, dtypes or classes"
     _check_targ(log_p, targ)
-    g = torch.zeros_like(log_p)
-    g[torch.arange(len(targ), device=targ.device), targ.long()] = -1/len(targ)
-    return g
+    _check_g(g, ())
+    g_p = torch.zeros_like(log_p)
+    g_p[torch.arange(len(targ), device=targ.device), targ.long()] = -g.to(g_p)/len(targ)
+    return g_p
 
-# %% ../nbs/03_minibatch_training.ipynb #170821a1
 def cross_entropy_grad(
-    x:Tensor, # Logits, (n, c)
+    g:Tensor, # Gradient with respect to what `cross_entropy` returned, ()
+    x:Tensor, # Logits that it was given, (n, c)
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # Gradient with respect to `x`, (n, c)
-    "Softmax less one-hot, over n; `ValueError` for wrong shapes, dtypes or classes"
-    return softmax(x)/len(x) + nll_grad(x, targ)
+    "Softmax less one-hot, times `g/n`; `ValueError` for wrong shapes, dtypes or classes"
+    return softmax(x)*(g.to(x)/len(x)) + nll_grad(g, x, targ)
 
 # %% ../nbs/03_minibatch_training.ipynb #a238e0cf
 class CrossEntropy(Module):
     "Cross-entropy as a layer: call it with logits (n, c) and classes (n,)"
     def forward(self, x, targ): return cross_entropy(x, targ)
-    def bwd(self, g, x, targ): return g*cross_entropy_grad(x, targ)
+    def bwd(self, g, x, targ): return cross_entropy_grad(g, x, targ)
 
 # %% ../nbs/03_minibatch_training.ipynb #5c173c37
 def accuracy(
@@ -147,28 +145,73 @@ def accuracy(
     return (x.argmax(1)==targ).float().mean()
 
 # %% ../nbs/03_minibatch_training.ipynb #1638e11e
-class SGD:
-    "Stochastic gradient descent: each step takes `lr` times the gradient from every parameter"
+class Optimizer:
+    "Base of all optimisers: a subclass writes `update`, the rule for one parameter"
+    fixed = {} # Settings of PyTorch's class of this name that this one has not, at the values where the two agree
     def __init__(self,
-        params, # Parameters: tensors whose `.grad` the backward pass fills
-        lr:float, # Learning rate; kept in `param_groups`, where it may be changed
+        params, # Parameters, whose `.grad` the backward pass fills; or groups: dictionaries of `params` and settings
+        lr:float, # Learning rate, for groups that have none of their own
+        **defaults, # More settings by name, likewise
     ):
-        if isinstance(params, Tensor): raise TypeError("one tensor: pass model.parameters(), or [p]")
-        params = list(params)
-        if not params: raise ValueError("no parameters: does the model have any? An iterator is used up after one use")
-        for p in params:
-            if not isinstance(p, Tensor): raise TypeError(f"params must be tensors, not {type(p).__name__}")
-        if not lr>=0: raise ValueError(f"lr must not be below 0, and it is {lr}")
-        self.param_groups = [dict(params=params, lr=lr)]
-    def _pairs(self):
-        return ((p,g['lr']) for g in self.param_groups for p in g['params'] if p.grad is not None)
+        self.defaults,self.state = dict(lr=lr, **defaults),{}
+        if not isinstance(params, Tensor): params = list(params)
+        groups = params if len(params) and isinstance(params[0], dict) else [dict(params=params)]
+        self.param_groups = [{**self.defaults, **g} for g in groups]
+        self._check()
+    def update(self, p, state, **settings): raise NotImplementedError(f"{type(self).__name__} must define update")
     @torch.no_grad()
     def step(self):
         "Move every parameter that has a gradient"
-        for p,lr in self._pairs(): p.add_(p.grad, alpha=-lr)
+        for g in self.param_groups:
+            settings = {k: g[k] for k in self.defaults}
+            for p in g['params']:
+                if p.grad is not None: self.update(p, self.state.setdefault(p, {}), **settings)
     def zero_grad(self):
         "Forget all gradients"
-        for p,_ in self._pairs(): p.grad = None
+        for p in self._params(): p.grad = None
+    def _params(self): return [p for g in self.param_groups for p in g['params']]
+
+# %% ../nbs/03_minibatch_training.ipynb #8e1fd3a0
+@patch
+def _check(self:Optimizer):
+    for g in self.param_groups:
+        if isinstance(g['params'], Tensor): raise TypeError("one tensor: pass model.parameters(), or [p]")
+        g['params'] = list(g['params'])
+        if odd := g.keys()-self.defaults.keys()-{'params'}: raise ValueError(f"{type(self).__name__} knows no {', '.join(sorted(odd))}")
+        if not 0<=g['lr']<math.inf: raise ValueError(f"lr must be a number from 0 on, and it is {g['lr']}")
+    if not (ps := self._params()): raise ValueError("no parameters: does the model have any? An iterator is used up after one use")
+    if wrong := [p for p in ps if not isinstance(p, Tensor)]: raise TypeError(f"params must be tensors, not {type(wrong[0]).__name__}")
+    if len({*map(id, ps)})<len(ps): raise ValueError("a parameter is given twice, and would move twice")
+
+# %% ../nbs/03_minibatch_training.ipynb #c7d2e960
+class SGD(Optimizer):
+    "Stochastic gradient descent: each step takes `lr` times the gradient from every parameter"
+    fixed = dict(momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False)
+    def update(self, p, state, lr): p.add_(p.grad, alpha=-lr)
+
+# %% ../nbs/03_minibatch_training.ipynb #e8b96d24
+@patch
+def state_dict(self:Optimizer)->dict: # `param_groups` and `state`, as PyTorch's optimisers have them
+    "Settings, and what the rule remembers, with a number for each parameter"
+    number = {id(p): i for i,p in enumerate(self._params())}
+    groups = [{**self.fixed, **g, 'params':[number[id(p)] for p in g['params']]} for g in self.param_groups]
+    return dict(state={number[id(p)]: s for p,s in self.state.items() if s}, param_groups=groups)
+
+@patch
+def load_state_dict(self:Optimizer,
+    state:dict, # As `state_dict` gives it, ours or PyTorch's
+):
+    "Take over settings and memory; `ValueError`, and no change, where they are of another optimiser"
+    here,saved = self.param_groups,state['param_groups']
+    sizes,now = [len(g.get('params', h['params'])) for g,h in zip(saved, here)],[len(h['params']) for h in here]
+    if len(saved)!=len(here) or sizes!=now: raise ValueError(f"saved were {len(saved)} groups, of {sizes} parameters, and here they are of {now}")
+    for g in saved:
+        wrong = [k for k in self.defaults if k not in g] + [k for k,v in self.fixed.items() if g.get(k, v)!=v]
+        if wrong: raise ValueError(f"saved with {', '.join(f'{k}={g.get(k)}' for k in wrong)}, and {type(self).__name__} can't go on from that")
+    def here_as(p, k, v): return v.to(p, copy=True) if isinstance(v, Tensor) and k!='step' else copy.deepcopy(v)
+    ps,kept = self._params(),state.get('state', {}) # the first version of this package saved none
+    self.state = {ps[i]: {k: here_as(ps[i], k, v) for k,v in s.items() if v is not None} for i,s in kept.items()}
+    for h,g in zip(here, saved): h.update({k: g[k] for k in self.defaults})
 
 # %% ../nbs/03_minibatch_training.ipynb #ac06f820
 class Dataset:
@@ -192,8 +235,7 @@ class Sampler:
     ): self.n,self.shuffle,self.generator = len(ds),shuffle,generator
     def __len__(self): return self.n
     def __iter__(self):
-        if not self.shuffle: return iter(range(self.n))
-        return iter(torch.randperm(self.n, generator=self.generator).tolist())
+        return iter(torch.randperm(self.n, generator=self.generator).tolist() if self.shuffle else range(self.n))
 
 # %% ../nbs/03_minibatch_training.ipynb #53bb4c54
 class BatchSampler:
@@ -206,8 +248,7 @@ class BatchSampler:
         if batch_size<1: raise ValueError(f"batch_size must be at least 1, and it is {batch_size}")
         self.sampler,self.batch_size,self.drop_last = sampler,batch_size,drop_last
     def __len__(self):
-        full,rest = divmod(len(self.sampler), self.batch_size)
-        return full + (rest>0 and not self.drop_last)
+        return (math.floor if self.drop_last else math.ceil)(len(self.sampler)/self.batch_size)
     def __iter__(self):
         it = iter(self.sampler)
         while batch := list(islice(it, self.batch_size)):
@@ -219,8 +260,7 @@ def collate(
 )->tuple[Tensor,Tensor]: # Inputs and targets, each stacked along a new first dimension
     "Make one batch out of several items; `ValueError` where there are none"
     if not items: raise ValueError("no items to make a batch of")
-    xs,ys = zip(*items)
-    return torch.stack(xs),torch.stack(ys)
+    return tuple(torch.stack(ts) for ts in zip(*items))
 
 # %% ../nbs/03_minibatch_training.ipynb #fb5e9aa4
 class DataLoader:
@@ -233,8 +273,8 @@ class DataLoader:
         collate_fn=collate, # Makes a batch out of a list of items
         generator:torch.Generator=None, # Where the order is drawn; PyTorch's global one without
     ):
-        self.batches = BatchSampler(Sampler(dataset, shuffle, generator), batch_size, drop_last)
         self.dataset,self.collate_fn = dataset,collate_fn
+        self.batches = BatchSampler(Sampler(dataset, shuffle, generator), batch_size, drop_last)
     def __len__(self): return len(self.batches)
     def __iter__(self):
         for idxs in self.batches: yield self.collate_fn([self.dataset[i] for i in idxs])
@@ -248,29 +288,11 @@ def get_dls(
 )->tuple[tud.DataLoader,tud.DataLoader]: # Training loader, shuffled in each epoch; validation loader
     "PyTorch's loaders, made to fetch whole batches, each with a generator of its own"
     if seed is None: seed = torch.randint(2**62, ()).item()
-    dls = []
-    for ds,shuffle in ((train_ds,True),(valid_ds,False)):
+    def loader(ds, shuffle):
         g = torch.Generator().manual_seed(seed)
         batches = BatchSampler(Sampler(ds, shuffle, g), batch_size)
-        dls.append(tud.DataLoader(ds, batch_size=None, sampler=batches, generator=g))
-    return tuple(dls)
-
-# %% ../nbs/03_minibatch_training.ipynb #f1699ee6
-Module.training = True
-
-@patch
-def train(self:Module,
-    mode:bool=True, # Training? Otherwise evaluation
-)->Module: # The module itself
-    "Set `training` here and in every module inside"
-    self.training = mode
-    for m in self.children(): m.train(mode)
-    return self
-
-@patch
-def eval(self:Module)->Module: # The module itself
-    "Set `training` to False here and in every module inside"
-    return self.train(False)
+        return tud.DataLoader(ds, batch_size=None, sampler=batches, generator=g)
+    return loader(train_ds, True),loader(valid_ds, False)
 
 # %% ../nbs/03_minibatch_training.ipynb #674b29f6
 @torch.no_grad()
@@ -280,17 +302,20 @@ def evaluate(
     dl, # Gives batches (x, y)
 )->tuple[float,float]: # Mean loss and accuracy over all items
     "Loss and accuracy of `model` on all of `dl`, in evaluation mode; `ValueError` for an empty `dl`"
-    n,loss,hits,mode = 0,0.,0,model.training
-    model.eval()
-    try:
+    sizes,losses,hits = [],[],[]
+    with eval_mode(model):
         for xb,yb in dl:
             out = model(xb)
-            n += len(yb)
-            loss += loss_func(out, yb).item()*len(yb)
-            hits += (out.argmax(1)==yb).sum().item()
-    finally: model.train(mode)
-    if not n: raise ValueError("dl gave no batches: is its dataset empty, or an iterator used up?")
-    return loss/n,hits/n
+            sizes.append(len(yb))
+            losses.append(loss_func(out, yb))
+            hits.append((out.argmax(1)==yb).sum())
+    return _mean(losses, sizes)[1],sum(torch.stack(hits).tolist())/sum(sizes)
+
+def _mean(values, sizes):
+    "The tensors `values` as numbers, and their mean, each as often as its size says"
+    if not sizes: raise ValueError("the loader gave no batches: is its dataset empty, or an iterator used up?")
+    values = torch.stack(values).tolist()
+    return values,sum(v*k for v,k in zip(values, sizes))/sum(sizes)
 
 # %% ../nbs/03_minibatch_training.ipynb #b12da4e5
 def backprop(
@@ -307,7 +332,7 @@ def backprop(
 def _train(model, loss_func, opt, dl):
     "Train on every batch of `dl`; returns their losses, and the mean over all items"
     losses,sizes = [],[]
-    model.train()
+    if not model.training: model.train() # otherwise its parts stay as they were put
     for xb,yb in dl:
         loss = loss_func(model(xb), yb)
         opt.zero_grad()
@@ -315,16 +340,7 @@ def _train(model, loss_func, opt, dl):
         opt.step()
         losses.append(loss.detach())
         sizes.append(len(yb))
-    if not losses: raise ValueError("train_dl gave no batches: is its dataset empty, or an iterator used up?")
-    losses = torch.stack(losses).tolist()
-    return losses,sum(l*k for l,k in zip(losses, sizes))/sum(sizes)
-
-# %% ../nbs/03_minibatch_training.ipynb #ab7fddef
-def _bar(dl, desc, show):
-    "`dl` with a progress bar, if `show` and in a terminal or a notebook"
-    from tqdm import tqdm
-    watched = sys.stdout.isatty() or 'ipykernel' in sys.modules
-    return tqdm(dl, desc, leave=False, file=sys.stdout, disable=not (show and watched))
+    return _mean(losses, sizes)
 
 # %% ../nbs/03_minibatch_training.ipynb #88910529
 def fit(
@@ -337,10 +353,12 @@ def fit(
     progress:bool=True, # Show a bar while training, and a row after each epoch?
 )->dict: # `train_loss` of every batch, `valid_loss` and `accuracy` after every epoch
     "Train `model`, and validate it after each epoch; `ValueError` where a loader is empty"
+    from tqdm import tqdm
     hist = dict(train_loss=[], valid_loss=[], accuracy=[])
+    watched = progress and (sys.stdout.isatty() or 'ipykernel' in sys.modules)
     if progress: print('epoch  train loss  valid loss  accuracy')
     for epoch in range(1, epochs+1):
-        losses,mean = _train(model, loss_func, opt, _bar(train_dl, f'epoch {epoch}', progress))
+        losses,mean = _train(model, loss_func, opt, tqdm(train_dl, f'epoch {epoch}', leave=False, file=sys.stdout, disable=not watched))
         valid_loss,acc = evaluate(model, loss_func, valid_dl)
         hist['train_loss'] += losses
         hist['valid_loss'].append(valid_loss)
@@ -359,17 +377,14 @@ def plot_history(
     k = max(1, len(losses)//(20*epochs))
     fig,(left,right) = plt.subplots(1, 2, figsize=(6.4,2.8), width_ratios=(4,3), layout='constrained')
     xs,ends = torch.arange(1, len(losses)+1)*epochs/len(losses),range(1, epochs+1)
-    left.plot(xs, losses, color='#bbbbbb', lw=.5, label='training, each batch')
+    left.semilogy(xs, losses, color='#bbbbbb', lw=.5, label='training, each batch')
     left.plot(xs[k-1::k], losses.unfold(0, k, k).mean(1), 'k--', lw=1, label=f'training, mean of {k}')
-    left.plot(ends, history['valid_loss'], 'o-', color='#0072B2', label='validation')
-    left.set(ylabel='loss', yscale='log')
-    left.legend(fontsize=9, loc='lower left')
-    right.plot(ends, history['accuracy'], 'o-', color='#0072B2')
-    right.set(ylabel='validation accuracy')
-    for ax in (left,right):
-        ax.set_xlabel('epoch')
+    for ax,name,ys in ((left,'loss',history['valid_loss']),(right,'validation accuracy',history['accuracy'])):
+        ax.plot(ends, ys, 'o-', color='#0072B2', label='validation')
+        ax.set(xlabel='epoch', ylabel=name)
         ax.grid(alpha=.3)
         ax.xaxis.get_major_locator().set_params(integer=True)
+    left.legend(fontsize=9, loc='lower left')
     return fig
 
 # %% ../nbs/03_minibatch_training.ipynb #0aa203fb
@@ -381,6 +396,5 @@ def confusion_matrix(
     "How often each class was taken for each; `ValueError` for wrong shapes, dtypes or classes"
     _check_classes(pred, c, 'pred')
     _check_classes(targ, c)
-    if pred.shape!=targ.shape or pred.ndim!=1:
-        raise ValueError(f"pred {tuple(pred.shape)} and targ {tuple(targ.shape)} must both be (n,)")
+    if pred.shape!=targ.shape or pred.ndim!=1: raise ValueError(f"pred {tuple(pred.shape)} and targ {tuple(targ.shape)} must both be (n,)")
     return (targ.long()*c + pred.long()).bincount(minlength=c*c).reshape(c,c)
