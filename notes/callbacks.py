@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LRFinder', 'get_rng', 'set_rng', 'GradClip', 'GradAccum', 'EarlyStopping']
 
-# %% ../nbs/05a_callbacks.ipynb #4a833c72
+# %% ../nbs/05a_callbacks.ipynb #0456a0f7
 import copy,math,random
 import numpy as np, torch
 from fastcore.basics import patch

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CheckpointError', 'save_checkpoint', 'load_checkpoint', 'Checkpoint']
 
-# %% ../nbs/05b_checkpoints.ipynb #49294bcb
+# %% ../nbs/05b_checkpoints.ipynb #609962c2
 import copy,os,pickle,re,zipfile
 from pathlib import Path
 import torch
@@ -87,7 +87,7 @@ class Checkpoint(Callback):
             rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
             model=l.model.state_dict(), opt=_opt_state(l.opt), cbs=[cb.state_dict() for cb in self._stateful()]))
 
-# %% ../nbs/05b_checkpoints.ipynb #f190a8df
+# %% ../nbs/05b_checkpoints.ipynb #74f59a99
 def _names(kinds):
     "What `_run` says, as text, with our classes named without their modules"
     return re.sub(r'(?<![\w.])notes\.\w+\.', 'notes.', str(kinds))
