@@ -6,7 +6,7 @@ import os, re, shutil, subprocess, sys
 import pytest
 from project import ROOT
 
-FC, MM, EX, DA, TR, CV, LE = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner'))
+FC, MM, EX, DA, TR, CV, LE, CA, CK = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints'))
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -61,30 +61,32 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'max pooling gradient: to all that tie': (CV, 'ties', 'first = (v==largest)&free', 'first = v==largest'),
     'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(w)[0])', 'math.sqrt(n_in)'),
     'receptive field: stride too early': (CV, 'receptive_field', 'size + d*(k-1)*stride,start', 'size + d*(k-1)*stride*s,start'),
-    'accumulation: mean of the batches': (LE, 'accumulated_steps', '        k = len(l.xb)\n', '        k = 1\n'),
-    'accumulation: last group left out': (LE, 'accumulated_steps or once_a_group', 'if self.batches<self.n and l.iter+1<len(l.dl)', 'if self.batches<self.n'),
-    'clipping: each tensor by itself': (LE, 'clip_is_torchs', 'for g in gs: g.mul_(scale)', 'for g in gs: g.mul_((self.max_norm/(g.norm()+1e-6)).clamp(max=1))'),
-    'clipping after the step': (LE, 'clip_is_torchs or accumulated', '    def after_backward(self):\n        gs = [p.grad', '    def after_step(self):\n        gs = [p.grad'),
+    'accumulation: mean of the batches': (CA, 'accumulated_steps', '        k = len(l.xb)\n', '        k = 1\n'),
+    'accumulation: last group left out': (CA, 'accumulated_steps or once_a_group', 'if self.batches<self.n and l.iter+1<len(l.dl)', 'if self.batches<self.n'),
+    'clipping: each tensor by itself': (CA, 'clip_is_torchs', 'for g in gs: g.mul_(scale)', 'for g in gs: g.mul_((self.max_norm/(g.norm()+1e-6)).clamp(max=1))'),
+    'clipping after the step': (CA, 'clip_is_torchs or accumulated', '    def after_backward(self):\n        gs = [p.grad', '    def after_step(self):\n        gs = [p.grad'),
     'metrics: a short batch counts as a full one': (LE, 'short_last_batch', '@n/n.sum()).item()', '.mean()).item()'),
     'loop: gradients carry over': (LE, 'bare_loop', '        self.zero_grad()\n        self.backward()', '        self.backward()'),
     'loop: validation in training mode': (LE, 'bare_loop', 'self.model.train(training)', 'self.model.train()'),
     'loop: order ignored': (LE, 'order', 'self.cbs.sort(key=lambda cb: cb.order)', 'pass'),
     'loop: no clean-up after an exception': (LE, 'reaches_the_caller', "stack.callback(cb.cleanup_fit)", "pass"),
-    'resume: weights and no random numbers': (LE, 'interrupted_and_resumed', "    set_rng(s['rng'], l.dls)", "    pass"),
-    'resume: shuffled anew': (LE, 'interrupted_and_resumed', "set_rng(self.state['epoch_rng'], self.learn.dls)", "pass"),
-    'resume: no optimiser': (LE, 'interrupted_and_resumed', "return opt.load_state_dict(state)", "return"),
-    'resume: what others did before the fit stays': (LE, 'starts_anew', "    if self.state: return self._put_back()\n", "    if self.state: return\n"),
-    'accumulation: gradients of other parameters': (LE, 'didnt_use', "[None if p.grad is None else k*p.grad for p in ps]", "[k*p.grad for p in ps if p.grad is not None]"),
-    'checkpoint: saves what can not be read': (LE, 'could_not_be_read', "    except pickle.UnpicklingError:\n        tmp", "    except ZeroDivisionError:\n        tmp"),
+    'resume: weights and no random numbers': (CK, 'interrupted_and_resumed', "    set_rng(s['rng'], l.dls)", "    pass"),
+    'resume: shuffled anew': (CK, 'interrupted_and_resumed', "set_rng(self.state['epoch_rng'], self.learn.dls)", "pass"),
+    'resume: no optimiser': (('callbacks', 'test_checkpoints.py'), 'interrupted_and_resumed', "return opt.load_state_dict(state)", "return"),
+    'resume: what others did before the fit stays': (CK, 'starts_anew', "    if self.state: return self._put_back()\n", "    if self.state: return\n"),
+    'accumulation: gradients of other parameters': (CA, 'didnt_use', "[None if p.grad is None else k*p.grad for p in ps]", "[k*p.grad for p in ps if p.grad is not None]"),
+    'checkpoint: saves what can not be read': (CK, 'could_not_be_read', "    except pickle.UnpicklingError:\n        tmp", "    except ZeroDivisionError:\n        tmp"),
     'receptive field of a global pooling': (CV, 'receptive_field_refuses', "if getattr(l, 'transposed', False) or", "if False and"),
-    'checkpoint: the one before is not kept': (LE, 'one_before', "if path.exists(): os.replace(path, _previous(path))", "pass"),
-    'checkpoint: runs what is in it': (LE, 'does_not_run', "map_location='cpu', weights_only=True", "map_location='cpu', weights_only=False"),
-    'checkpoint: damage not looked for': (LE, 'flipped', 'bad = z.testzip()', 'bad = None'),
-    'checkpoint: weights changed before they are checked': (LE, 'changes_nothing', "    _check_fits(l.model.state_dict(), s['model'])\n", "    l.model.load_state_dict(s['model'])\n"),
-    'LR finder: random numbers not put back': (LE, 'puts_everything_back', '        set_rng(rng, self.dls)', '        pass'),
-    'early stopping: last weights kept': (LE, 'test_early_stopping', 'if self.weights: self.learn', 'if False: self.learn'),
+    'checkpoint: the one before is not kept': (CK, 'one_before', "if path.exists(): os.replace(path, _previous(path))", "pass"),
+    'checkpoint: runs what is in it': (CK, 'does_not_run', "map_location='cpu', weights_only=True", "map_location='cpu', weights_only=False"),
+    'checkpoint: damage not looked for': (CK, 'flipped', 'bad = z.testzip()', 'bad = None'),
+    'checkpoint: weights changed before they are checked': (CK, 'changes_nothing', "    _check_fits(l.model.state_dict(), s['model'])\n", "    l.model.load_state_dict(s['model'])\n"),
+    'checkpoint: a class that has moved is another': (CK, 'classes_moved', r"return re.sub(r'(?<![\w.])notes\.\w+\.', 'notes.', str(kinds))", 'return str(kinds)'),
+    'checkpoint: the class alone is looked at': (CK, 'another_class', r"return re.sub(r'(?<![\w.])notes\.\w+\.', 'notes.', str(kinds))", r"return re.sub(r'[\w.]+\.', '', str(kinds))"),
+    'LR finder: random numbers not put back': (CA, 'puts_everything_back', '        set_rng(rng, self.dls)', '        pass'),
+    'early stopping: last weights kept': (CA, 'test_early_stopping', 'if self.weights: self.learn', 'if False: self.learn'),
     'progress: lines kept back in a pipe': (LE, 'seen_at_once', '        sys.stdout.flush()\n', ''),
-    'LR finder: nan is the least loss': (LE, 'no_number', 'if math.isfinite(l)', ''),
+    'LR finder: nan is the least loss': (CA, 'no_number', 'if math.isfinite(l)', ''),
     'progress: a bar in a pipe': (LE, 'in_a_pipe', 'disable=None', 'disable=False'),
 }
 

@@ -1,0 +1,53 @@
+"Small fits that the tests of the learner, its callbacks and its checkpoints share"
+import os, subprocess, sys, textwrap
+import torch
+import torch.nn.functional as F
+from torch import nn
+from project import ROOT
+from notes import fully_connected as fc, learner as le, training as tr
+
+F64 = torch.float64
+
+def data(n=37, n_in=6, c=3, dtype=F64):
+    g = torch.Generator().manual_seed(1)
+    return tr.Dataset(torch.randn(n, n_in, generator=g, dtype=dtype), torch.randint(c, (n,), generator=g))
+
+def loaders(n=37, bs=8, seed=3, **kw): return tr.get_dls(data(n, **kw), data(11, **kw), bs, seed=seed)
+
+def mlp(seed=0, nh=5):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, nh), nn.ReLU(), nn.Linear(nh, 3)).double()
+
+def ours(seed=0, nh=5):
+    torch.manual_seed(seed)
+    return fc.Sequential(fc.Linear(6, nh), fc.ReLU(), fc.Linear(nh, 3)).to(F64)
+
+def learner(cbs=(), model=None, dls=None, **kw): return le.Learner(model or mlp(), dls or loaders(), F.cross_entropy, cbs=cbs, **kw)
+def weights(model): return torch.cat([p.detach().flatten() for p in model.parameters()])
+def std_cbs(): return [le.Metrics(accuracy=tr.accuracy), le.Recorder()]
+
+class Log(le.Callback):
+    "Notes every event; raises what `at` says at the given event of the given batch"
+    def __init__(self, name='', order=0, log=None, **at): self.name, self.order, self.log, self.at = name, order, [] if log is None else log, at
+    def see(self, event):
+        self.log.append(self.name+event)
+        l = self.learn
+        for e, (when, what) in self.at.items():
+            if e == event and when(l): raise what
+for e in le.EVENTS: setattr(Log, e, lambda self, e=e: self.see(e))
+
+train_batch = lambda i: lambda l: l.training and l.epoch == 0 and l.iter == i
+always = lambda l: True
+first = lambda l: l.epoch == 0
+
+def start(body, module='fits', **kw):
+    "A process of its own that runs python code; `module`, of this folder, is `t` there"
+    head = f"import sys; sys.path.insert(0, {str(ROOT/'tests')!r})\nimport os, signal, torch, {module} as t\nfrom notes import learner as le, training as tr\n"
+    return subprocess.Popen([sys.executable, '-c', head + textwrap.dedent(body)], cwd=ROOT, env={**os.environ, 'PYTHONPATH': os.environ.get('PYTHONPATH') or str(ROOT), 'PYTHONUNBUFFERED': ''}, **kw)
+
+class Shapes(nn.Module):
+    "A loss that looks at no value, with a weight of its own"
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(3).double())
+    def forward(self, pred, targ): return (pred*self.w).mean() + targ.double().mean()*0

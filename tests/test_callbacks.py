@@ -1,0 +1,203 @@
+"Callbacks that steer a run: learning rate finder, clipping, accumulation, early stopping"
+import math, random
+import numpy as np
+import pytest, torch
+import torch.nn.functional as F
+from torch import nn
+from fits import Log, Shapes, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
+from notes import callbacks as ca, learner as le, training as tr
+from notes.exports import rel_error
+
+# Gradients: clipping, accumulation --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('make,loss', [(mlp, F.cross_entropy), (ours, tr.CrossEntropy())], ids=['torch', 'ours'])
+@pytest.mark.parametrize('max_norm', [1e-3, .3, 1e3])
+def test_clip_is_torchs(make, loss, max_norm):
+    l, grads = le.Learner(make(), loaders(), loss, cbs=[ca.GradClip(max_norm)]), []
+    class Peek(le.Callback):
+        def __init__(self, order): self.order = order
+        def after_backward(self): grads.append([p.grad.clone() for p in self.learn.model.parameters()])
+    l.fit(1, cbs=[Peek(0), Peek(99)])
+    for before, after in zip(grads[::2], grads[1::2]):
+        ps = [nn.Parameter(g.clone()) for g in before]
+        for p, g in zip(ps, before): p.grad = g.clone()
+        nn.utils.clip_grad_norm_(ps, max_norm)
+        for p, a in zip(ps, after): assert rel_error(p.grad, a) < 1e-12
+        assert torch.stack([a.norm() for a in after]).norm() <= max_norm*(1+1e-9)
+    assert (rel_error(grads[0][0], grads[1][0]) == 0) == (max_norm == 1e3)
+
+@pytest.mark.parametrize('make,loss', [(mlp, F.cross_entropy), (ours, tr.CrossEntropy())], ids=['torch', 'ours'])
+@pytest.mark.parametrize('n,small,k', [(32, 4, 2), (31, 4, 2), (37, 4, 3), (37, 8, 5), (5, 8, 3), (37, 1, 8)])
+def test_accumulated_steps_are_those_of_large_batches(make, loss, n, small, k):
+    "Also where the last batch is short, and where the last group of batches is"
+    runs = []
+    for bs, cbs in ((small*k, []), (small, [ca.GradAccum(k)])):
+        l = le.Learner(make(), loaders(n, bs), loss, cbs=[*cbs, ca.GradClip(.5)])
+        l.fit(3)
+        runs.append(weights(l.model))
+    assert rel_error(*runs) < 1e-13
+
+def test_accumulation_steps_once_a_group():
+    log = Log()
+    learner([ca.GradAccum(2), log]).fit(1)
+    assert log.log.count('after_step') == 3 and log.log.count('after_batch') == 5+2
+
+def test_accumulation_goes_on_with_sums_from_a_file():
+    "They come back on the CPU, wherever the gradients are"
+    l = le.Learner(mlp(), loaders(), Shapes(), cbs=[le.Device('meta'), a := ca.GradAccum(4)])
+    class Load(le.Callback):
+        def before_batch(self):
+            if train_batch(0)(self.learn): a.load_state_dict(dict(sums=[torch.zeros(5, 6), torch.zeros(5), torch.zeros(3, 5), torch.zeros(3)], items=8, batches=1))
+    l.fit(1, cbs=[Load()])
+    assert {p.grad.device.type for p in l.model.parameters()} == {'meta'}
+
+def test_accumulation_starts_afresh_after_an_exception():
+    l = learner([ca.GradAccum(4)])
+    with pytest.raises(ZeroDivisionError): l.fit(1, cbs=[Log(after_loss=(train_batch(2), ZeroDivisionError()))])
+    assert torch.equal(weights(l.model), weights(mlp()))
+    l.dls = loaders()
+    l.fit(1)
+    m = learner([ca.GradAccum(4)])
+    m.fit(1)
+    assert torch.equal(weights(l.model), weights(m.model))
+
+def test_accumulation_with_a_layer_that_a_batch_didnt_use():
+    class Either(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers, self.i = nn.ModuleList([nn.Linear(6, 3).double(), nn.Linear(6, 3).double()]), 0
+        def forward(self, x):
+            self.i += 1
+            return self.layers[self.i % 2](x)
+    model, ds = Either(), data(16)
+    was = [p.detach().clone() for p in model.parameters()]
+    le.Learner(model, (tr.DataLoader(ds, 8), None), F.cross_entropy, lr=.5, cbs=[ca.GradAccum(2)]).fit(1)
+    for k, i in ((1, slice(0, 8)), (0, slice(8, 16))):  # each layer saw half of the items
+        ps = [was[2*k].clone().requires_grad_(), was[2*k+1].clone().requires_grad_()]
+        gs = torch.autograd.grad(F.cross_entropy(F.linear(ds.x[i], *ps), ds.y[i]), ps)
+        for p, w, g in zip(model.layers[k].parameters(), ps, gs): assert torch.allclose(p, w - .5*g/2, rtol=1e-12)
+
+@pytest.mark.parametrize('make,says', [(lambda: ca.GradClip(0), 'max_norm=0'), (lambda: ca.GradClip(math.nan), 'nan'), (lambda: ca.GradAccum(0), 'n=0'),
+    (lambda: ca.LRFinder(1, .1), 'start'), (lambda: ca.LRFinder(n=3), 'n >= 10'), (lambda: ca.LRFinder(factor=1), 'factor > 1'), (lambda: ca.EarlyStopping(patience=0), 'patience=0')], ids=range(7))
+def test_bad_settings(make, says):
+    with pytest.raises(ValueError, match=says): make()
+
+# Early stopping -----------------------------------------------------------------------------------------------------------------
+
+class Scripted(le.Callback):
+    "Metrics as given, one an epoch, and the weights of each epoch"
+    order = 0
+    def __init__(self, values, name='valid_loss'): self.values, self.name, self.weights = values, name, []
+    def after_epoch(self):
+        self.learn.metrics = {self.name: self.values[self.learn.epoch]}
+        self.weights.append(weights(self.learn.model))
+
+@pytest.mark.parametrize('values,kw,epochs,best', [
+    ([3, 2, 1, 2, 3, 4, 5], dict(patience=3), 6, 2), ([3, 2, 1, 2, 3, 4, 5], dict(patience=1), 4, 2), ([3, 2, 2, 2, 1], dict(patience=2), 4, 1), ([3, 2, 2, 2, 1], dict(patience=3), 5, 4),
+    ([1, 2, 3, 2, 1, 0], dict(patience=2, higher=True), 5, 2), ([3, math.nan, math.nan, 1], dict(patience=2), 3, 0)], ids=range(6))
+def test_early_stopping(values, kw, epochs, best):
+    s = Scripted(values)
+    l = learner([ca.EarlyStopping(**kw), s])
+    l.fit(len(values))
+    assert len(s.weights) == epochs and torch.equal(weights(l.model), s.weights[best])
+
+def test_early_stopping_wants_its_metric():
+    with pytest.raises(ValueError, match='there are train_loss, valid_loss, accuracy'): learner([*std_cbs(), ca.EarlyStopping('acuracy')]).fit(1)
+    with pytest.raises(ValueError, match='add Metrics'): learner([ca.EarlyStopping()]).fit(1)
+
+# Learning rate finder -------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('opt', [tr.SGD, lambda ps, lr: torch.optim.SGD(ps, lr, momentum=.9), torch.optim.Adam], ids=['ours', 'momentum', 'Adam'])
+def test_lr_find_puts_everything_back(opt):
+    "A fit after it is bit for bit the fit without it, dropout, shuffling and the optimiser's memory included"
+    runs = []
+    for find in (False, True):
+        torch.manual_seed(5); random.seed(5); np.random.seed(5)
+        l = learner(std_cbs(), nn.Sequential(mlp(), nn.BatchNorm1d(3).double(), nn.Dropout(.2)), opt_func=opt)
+        l.fit(1)
+        if find:
+            f = l.lr_find(n=30)
+            assert 1 < len(f.losses) <= 30 and l.recorder.epochs[-1]['epoch'] == 1 and len(l.recorder.losses) == 5 and l.dls[1] is not None
+        l.fit(1)
+        runs.append((weights(l.model), l.recorder.losses, random.random(), np.random.rand(), torch.rand(1).item(), l.opt.param_groups[0]['lr']))
+    assert torch.equal(runs[0][0], runs[1][0]) and runs[0][1:] == runs[1][1:]
+
+def test_lr_find_rises_and_stops_at_the_explosion():
+    l = learner(opt_func=tr.SGD)
+    f = l.lr_find(1e-4, 1e4, n=60)
+    ratios = np.diff(np.log(f.lrs))
+    assert np.allclose(ratios, ratios[0]) and f.lrs[0] == 1e-4 and len(f.losses) < 60 and not f.losses[-1] <= 4*min(f.losses)
+    assert all(x <= 4*min(f.losses[:i+1]) for i, x in enumerate(f.losses[:-1])) and f.lrs[0] < f.suggestion < f.lrs[-1]
+    f.plot()
+    assert abs(learner().lr_find(1e-9, 1e-8, n=20).lrs[-1]/1e-8 - 1) < 1e-9
+
+def test_lr_find_leaves_the_mode():
+    for mode in (True, False):
+        l = learner()
+        l.model.train(mode)
+        l.lr_find(n=10)
+        assert l.model.training == mode
+
+def test_suggestion_where_the_loss_is_no_number():
+    "nan ends a trial; it is not the least loss, and too few losses before it are an error"
+    f = ca.LRFinder()
+    f.lrs, f.losses = [10.**i for i in range(-9, 2)], [5, 5, .5, 5, 5, 4, 3, 2, 3, 9, math.nan]
+    assert f.suggestion == pytest.approx(1e-4)
+    f.losses = [5, 4, 3, 9, math.nan]
+    with pytest.raises(ValueError, match='exploded after 4 batches: pass a smaller start'): f.plot()
+
+def test_lr_find_restores_after_an_exception():
+    l = learner([Log(after_loss=(train_batch(3), ZeroDivisionError()))])
+    a, lr = weights(l.model), l.opt.param_groups[0]['lr']
+    with pytest.raises(ZeroDivisionError): l.lr_find()
+    assert torch.equal(a, weights(l.model)) and l.opt.param_groups[0]['lr'] == lr and l.dls[1] is not None
+
+def test_suggestion_does_not_fear_one_low_batch():
+    f = ca.LRFinder()
+    f.lrs, f.losses = [10.**i for i in range(-9, 1)], [5, 5, .5, 5, 5, 4, 3, 2, 3, 9]
+    assert f.suggestion == pytest.approx(1e-4)
+
+def test_lr_find_leaves_callbacks_as_they_were():
+    class Counts(le.Callback):
+        n = 0
+        def after_step(self): self.n += 1
+    l = learner([cb := Counts()])
+    l.lr_find(n=20)
+    assert cb.n == 0
+
+def test_rng_round_trip():
+    dls = loaders()
+    s = ca.get_rng(dls)
+    draw = lambda: (random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item(), [y.tolist() for _, y in dls[0]])
+    a = draw()
+    b = draw()
+    ca.set_rng(s, dls)
+    assert draw() == a != b
+    assert len(s['loaders']) == 2
+
+# Weights by name ------------------------------------------------------------------------------------------------------------------
+
+def test_module_state():
+    a, b = ours(0), ours(1)
+    assert list(a.state_dict()) == list(mlp().state_dict()) and not torch.equal(weights(a), weights(b))
+    b.load_state_dict(a.state_dict())
+    assert torch.equal(weights(a), weights(b))
+    next(a.parameters()).add_(1)
+    assert not torch.equal(weights(a), weights(b)), "a copy"
+    c = mlp()
+    c.load_state_dict(a.state_dict())
+    assert torch.equal(weights(a), weights(c))
+
+def broken_states():
+    s = ours(1).state_dict()
+    yield 'misses 2.bias', {k: v for k, v in s.items() if k != '2.bias'}
+    yield 'has more', {**s, 'more': torch.ones(1)}
+    yield r'2.bias has shape \(4,\), and here it is \(3,\)', {**s, '2.bias': torch.ones(4)}
+    yield '2.bias has shape', {**s, '2.bias': 3.}
+
+@pytest.mark.parametrize('says,state', list(broken_states()), ids=range(4))
+def test_weights_that_do_not_fit_change_nothing(says, state):
+    m = ours()
+    with pytest.raises(ValueError, match=says): m.load_state_dict(state)
+    assert torch.equal(weights(m), weights(ours()))

@@ -1,0 +1,314 @@
+"Runs that are killed"
+import copy, functools, itertools, json, os, pickle, random, signal, subprocess, types, zipfile
+import numpy as np
+import pytest, torch
+import torch.nn.functional as F
+from torch import nn
+from fits import Log, data, learner, loaders, mlp, ours, start, std_cbs, weights
+from notes import callbacks as ca, checkpoints as ck, learner as le, training as tr
+
+# Checkpoints ----------------------------------------------------------------------------------------------------------------------
+
+class Noise(le.Callback):
+    "Draws from every generator there is"
+    def before_batch(self):
+        if self.learn.training: self.learn.xb = self.learn.xb + .1*torch.randn_like(self.learn.xb) + .1*random.random() + .1*np.random.rand()
+
+class Die(le.Callback):
+    "Kills this process, without a chance to clean up, at the start of a batch"
+    order = 5
+    def __init__(self, epoch, i): self.at = epoch, i, True
+    def before_batch(self):
+        if (self.learn.epoch, self.learn.iter, self.learn.training) == self.at: die()
+
+def die(*a): os.kill(os.getpid(), signal.SIGKILL if os.name != 'nt' else signal.SIGTERM)
+
+def long_run(path, cbs=(), epochs=3, kind='torch'):
+    "A fit with everything that has a state; the learner"
+    random.seed(1); np.random.seed(1); torch.manual_seed(1)
+    model = ours() if kind == 'ours' else nn.Sequential(mlp(), nn.BatchNorm1d(3).double(), nn.Dropout(.2))
+    dls, loss = loaders(), tr.CrossEntropy() if kind == 'ours' else F.cross_entropy
+    if kind == 'own loader':  # of 03, with the global generator
+        dls = tuple(tr.DataLoader(data(n), 8, shuffle=n == 37) for n in (37, 11))
+    if kind == "torch's loader": dls = tuple(torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data(n)[:]), 8, shuffle=n == 37) for n in (37, 11))
+    opt = tr.SGD if kind == 'ours' else lambda ps, lr: torch.optim.SGD(ps, lr, momentum=.9)
+    l = le.Learner(model, dls, loss, opt, .1, [*std_cbs(), Noise(), ca.GradAccum(2), ca.GradClip(1.), ca.EarlyStopping(patience=3)])
+    l.fit(epochs, cbs=[*([ck.Checkpoint(path, every=2)] if path else []), *cbs])
+    return l
+
+@functools.lru_cache
+def whole(kind='torch', epochs=3):
+    "The same without a break: the learner, and what its generators give next"
+    l = long_run(None, kind=kind, epochs=epochs)
+    return l, (random.random(), np.random.rand(), torch.rand(1).item())
+
+def same(a, b):
+    "Are two runs the same, to the last bit: weights, buffers, optimiser, history, random numbers?"
+    for k, v in a.model.state_dict().items(): assert torch.equal(v, b.model.state_dict()[k]), k
+    assert a.recorder.losses == b.recorder.losses and a.recorder.lrs == b.recorder.lrs and a.recorder.epochs == b.recorder.epochs
+    for x, y in zip(ca._generators(a.dls), ca._generators(b.dls)): assert torch.equal(x.get_state(), y.get_state())
+    if hasattr(a.opt, 'state_dict'):
+        for x, y in zip(a.opt.state_dict()['state'].values(), b.opt.state_dict()['state'].values()): assert torch.equal(x['momentum_buffer'], y['momentum_buffer'])
+
+class Boom(le.Callback):
+    order = 5
+    def __init__(self, epoch, i, training=True): self.at = epoch, i, training
+    def before_batch(self):
+        if (self.learn.epoch, self.learn.iter, self.learn.training) == self.at: raise ZeroDivisionError
+
+KINDS = ['torch', 'ours', 'own loader', "torch's loader"]
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('at', [(0, 0), (0, 1), (1, 0), (1, 3), (1, 1, False), (2, 4)], ids=str)
+def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, kind, at):
+    p = tmp_path/'run.ckpt'
+    with pytest.raises(ZeroDivisionError): long_run(p, [Boom(*at)], kind=kind)
+    random.seed(99); np.random.seed(99); torch.manual_seed(99)
+    resumed = long_run(p, kind=kind)
+    after = random.random(), np.random.rand(), torch.rand(1).item()
+    assert after == whole(kind)[1]
+    same(whole(kind)[0], resumed)
+
+def test_saving_changes_nothing(tmp_path): same(whole()[0], long_run(tmp_path/'a'))
+
+def test_finished_run_is_not_run_again(tmp_path):
+    a, log = long_run(tmp_path/'a'), Log()
+    b = long_run(tmp_path/'a', [log])
+    assert 'before_epoch' not in log.log
+    same(a, b)
+
+def test_more_epochs_go_on(tmp_path):
+    long_run(tmp_path/'a', epochs=2)
+    same(whole()[0], long_run(tmp_path/'a', epochs=3))
+
+class Anew(le.Callback):
+    "Starts anew before a fit, as an initialisation or a scheduler would"
+    def before_fit(self):
+        with torch.no_grad():
+            for p in self.learn.model.parameters(): p.zero_()
+        self.learn.set_lr(9.)
+
+@pytest.mark.parametrize('epochs', [2, 3])
+def test_resume_wins_over_what_starts_anew(tmp_path, epochs):
+    "A finished run gives its weights, and one that goes on goes on from them, whatever others did before the fit"
+    long_run(tmp_path/'a', epochs=2)
+    same(whole(epochs=epochs)[0] if epochs == 3 else long_run(None, epochs=2), long_run(tmp_path/'a', [Anew()], epochs=epochs))
+
+def test_early_stopping_remembers_the_best_of_a_finished_run(tmp_path):
+    class Scripted(le.Callback):
+        order = 45  # after Metrics, before EarlyStopping
+        def after_epoch(self): self.learn.metrics['valid_loss'] = [1., .5, .7, .8, .9, .95][self.learn.epoch]
+    def go(n):
+        stop = ca.EarlyStopping(patience=9)
+        l = learner([*std_cbs(), Scripted(), stop, ck.Checkpoint(tmp_path/'a')])
+        l.fit(n)
+        return weights(l.model), stop
+    first, _ = go(4)
+    for n in (4, 6):
+        again, stop = go(n)
+        assert torch.equal(again, first) and stop.best == .5
+
+def test_what_could_not_be_read_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match='call float'): learner(lr=np.float64(.1), cbs=[ck.Checkpoint(tmp_path/'a')]).fit(1)
+    assert not list(tmp_path.iterdir())
+
+def test_interrupted_twice(tmp_path):
+    for at in ((0, 3), (2, 1)):
+        with pytest.raises(ZeroDivisionError): long_run(tmp_path/'a', [Boom(*at)])
+    same(whole()[0], long_run(tmp_path/'a'))
+
+def test_start_anew(tmp_path):
+    p = tmp_path/'a'
+    long_run(p)
+    l = learner()
+    l.fit(1, cbs=[ck.Checkpoint(p, resume=False)])
+    m = learner()
+    m.fit(1)
+    assert torch.equal(weights(l.model), weights(m.model)) and ck.load_checkpoint(p)['epoch'] == 1
+
+def die_in_save(f, nth):
+    "Put `f`, which dies, in the place of the `nth` move of a file"
+    n, real = itertools.count(1), os.replace
+    ck.os = types.SimpleNamespace(**{**vars(os), 'replace': lambda a, b: f() if next(n) == nth else real(a, b)})
+
+def half_a_file(s, f):
+    if (s['epoch'], s['iter']) != (1, 2): return torch.save(s, f)
+    f.write(b'PK' + bytes(1000))
+    f.flush()
+    die()
+
+KILL = {  # where a process dies, and what it has saved by then
+    'in mid-epoch': (lambda: None, (1, 3), (1, 2)), 'at the start of an epoch': (lambda: None, (2, 0), (2, 0)),
+    'with half a file written': (lambda: setattr(ck, 'torch', types.SimpleNamespace(**{**vars(torch), 'save': half_a_file})), None, (1, 0)),
+    'before a save moves the old file away': (lambda: die_in_save(die, 8), None, (1, 0)), 'before a save moves the new one there': (lambda: die_in_save(die, 9), None, (1, 0))}
+
+def run_and_die(path, how):
+    prepare, at, _ = KILL[how]
+    prepare()
+    long_run(path, [Die(*at)] if at else [])
+
+@pytest.fixture(scope='module')
+def killed(tmp_path_factory):
+    "Folders that hold what runs have left that were killed in each of the ways; python and torch are started once, and fork. (With one thread instead of as many as here, a sum could differ in its last bit.)"
+    if os.name == 'nt': pytest.skip("fork is POSIX's")
+    d = tmp_path_factory.mktemp('killed')
+    child = start(f"""
+        for i, how in enumerate(t.KILL):
+            if not (pid := os.fork()):
+                t.run_and_die({str(d)!r} + f'/{{i}}', how)
+                os._exit(0)
+            print(os.waitpid(pid, 0)[1], flush=True)""", 'test_checkpoints', stdout=subprocess.PIPE, text=True)
+    out, _ = child.communicate(timeout=120)
+    assert out.split() == [str(int(signal.SIGKILL))]*len(KILL)
+    return {how: d/str(i) for i, how in enumerate(KILL)}
+
+@pytest.mark.parametrize('how', KILL)
+def test_killed_and_resumed_is_as_uninterrupted(killed, how):
+    s = ck.load_checkpoint(killed[how])
+    assert (s['epoch'], s['iter']) == KILL[how][2]
+    same(whole()[0], long_run(killed[how]))
+
+def test_killed_from_outside(tmp_path):
+    "By another process, wherever it happens to be; and on Windows too"
+    p = tmp_path/'run.ckpt'
+    child = start(f"""
+        class Say(le.Callback):
+            def after_epoch(self): print('epoch', flush=True)
+        t.long_run({str(p)!r}, [Say()], epochs=10**6)""", 'test_checkpoints', stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline()
+    child.kill()
+    assert child.wait()
+    at = ck.load_checkpoint(p)['epoch']
+    same(whole(epochs=at+1)[0], long_run(p, epochs=at+1))
+
+def saved(tmp_path):
+    p = tmp_path/'run.ckpt'
+    long_run(p)
+    return p
+
+def test_what_is_written_reaches_the_disk(tmp_path, monkeypatch):
+    "The file before it gets its name, and the folder after that"
+    did, real = [], os.replace
+    monkeypatch.setattr(ck, '_sync', lambda p: did.append(p.name))
+    monkeypatch.setattr(os, 'replace', lambda a, b: (did.append('move'), real(a, b))[1])
+    ck.save_checkpoint(tmp_path/'a', dict(x=1))
+    assert did == ['a.tmp', 'move', tmp_path.name]
+
+def test_sync(tmp_path, monkeypatch):
+    (tmp_path/'a').write_text('x')
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, 'fsync', lambda fd: (synced.append(fd), real(fd)))
+    for p in (tmp_path, tmp_path/'a'): ck._sync(p)
+    assert len(synced) == (1 if os.name == 'nt' else 2)
+
+def test_the_one_before_is_kept(tmp_path):
+    p = saved(tmp_path)
+    prev = ck.load_checkpoint(tmp_path/'run.ckpt.prev')
+    assert sorted(f.name for f in tmp_path.iterdir()) == ['run.ckpt', 'run.ckpt.prev'] and (prev['epoch'], prev['iter']) == (2, 4)
+    p.unlink()
+    assert ck.load_checkpoint(p)['iter'] == 4
+    same(whole()[0], long_run(p))
+
+@pytest.mark.parametrize('share', [0, .01, .3, .9, .999])
+def test_truncated_is_refused_and_the_one_before_survives(tmp_path, share):
+    p = saved(tmp_path)
+    raw, prev = p.read_bytes(), (tmp_path/'run.ckpt.prev').read_bytes()
+    p.write_bytes(raw[:int(share*len(raw))])
+    with pytest.raises(ck.CheckpointError, match='delete it, and run.ckpt.prev'): long_run(p)
+    assert (tmp_path/'run.ckpt.prev').read_bytes() == prev
+    p.unlink()
+    same(whole()[0], long_run(p))
+
+def test_truncated_without_one_before(tmp_path):
+    (tmp_path/'a').write_bytes(b'PK')
+    with pytest.raises(ck.CheckpointError, match='start again'): learner().fit(1, cbs=[ck.Checkpoint(tmp_path/'a')])
+
+def test_every_flipped_bit_is_seen(tmp_path):
+    "Of those that stand for content: zip headers hold some that nobody reads"
+    p = tmp_path/'a'
+    ck.save_checkpoint(p, dict(x=torch.arange(200.)))
+    raw = bytearray(p.read_bytes())
+    start = raw.index(torch.arange(200.).numpy().tobytes())
+    for i in range(start, start+800, 37):
+        bad = bytearray(raw)
+        bad[i] ^= 4
+        p.write_bytes(bad)
+        with pytest.raises(ck.CheckpointError, match='damaged'): ck.load_checkpoint(p)
+
+class Evil:
+    def __init__(self, path): self.path = path
+    def __reduce__(self): return open, (self.path, 'w')
+
+@pytest.mark.parametrize('save', [torch.save, lambda o, p: torch.save(o, p, _use_new_zipfile_serialization=False), lambda o, p: p.write_bytes(pickle.dumps(o))], ids=['zip', 'legacy', 'pickle'])
+def test_code_in_a_checkpoint_does_not_run(tmp_path, save):
+    p, ran = tmp_path/'a', tmp_path/'ran'
+    save(dict(format='notes.learner 1', model=Evil(str(ran))), p)
+    with pytest.raises(ck.CheckpointError) as e: learner().fit(1, cbs=[ck.Checkpoint(p)])
+    assert not ran.exists() and str(p) in str(e.value)
+    torch.save(dict(model=Evil(str(ran))), p)
+    torch.load(p, weights_only=False)['model'].close()
+    assert ran.exists(), "the trap works"
+
+def zip_with_text(p):
+    with zipfile.ZipFile(p, 'w') as z: z.writestr('a.txt', 'x')
+
+@pytest.mark.parametrize('make,says', [
+    (lambda p: torch.save([1], p), 'was not written by Checkpoint'), (lambda p: torch.save({'model': 1}, p), 'was not written by'), (lambda p: p.write_text('hello'), 'is no checkpoint'),
+    (lambda p: zip_with_text(p), 'no checkpoint')], ids=['list', 'dict', 'text', 'zip'])
+def test_foreign_files_are_refused(tmp_path, make, says):
+    p = tmp_path/'a'
+    make(p)
+    m = mlp()
+    with pytest.raises(ck.CheckpointError, match=says): learner(model=m).fit(1, cbs=[ck.Checkpoint(p)])
+    assert torch.equal(weights(m), weights(mlp()))
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no checkpoint'): ck.load_checkpoint(tmp_path/'a')
+
+@pytest.mark.parametrize('change,says', [
+    (dict(model=mlp(nh=4)), r'another model: 0.weight has shape \(5, 6\), and here it is \(4, 6\)'), (dict(model=nn.Sequential(nn.Linear(6, 3).double())), 'another model: it has 2.bias'),
+    (dict(dls=loaders(bs=4)), 'its batches 5, here 10'), (dict(cbs=[*std_cbs(), ca.EarlyStopping()]), 'its callbacks'), (dict(epochs=1), 'holds 2 epochs, and this fit is of 1'),
+    (dict(opt_func=torch.optim.Adam), 'its optimiser notes.training.SGD, here torch.optim.adam.Adam')], ids=['shape', 'names', 'batches', 'callbacks', 'epochs', 'optimiser'])
+def test_checkpoint_of_another_run_changes_nothing(tmp_path, change, says):
+    p = tmp_path/'a'
+    learner(std_cbs()).fit(2, cbs=[ck.Checkpoint(p)])
+    raw, epochs = p.read_bytes(), change.pop('epochs', 2)
+    l = learner(**{'cbs': std_cbs(), **change})
+    before, opt = weights(l.model), copy.deepcopy(l.opt.param_groups[0]['lr'])
+    with pytest.raises(ValueError, match=says): l.fit(epochs, cbs=[ck.Checkpoint(p)])
+    assert torch.equal(before, weights(l.model)) and l.opt.param_groups[0]['lr'] == opt and p.read_bytes() == raw
+
+def renamed(path, old, new):
+    "Writes the checkpoint at `path` again, with `new` for `old` in what must be the same in a run; returns that"
+    s = ck.load_checkpoint(path)
+    s['run'] = json.loads(json.dumps(s['run']).replace(old, new))
+    torch.save(s, path)
+    return s['run']
+
+def test_file_from_before_the_classes_moved(tmp_path):
+    "`GradAccum` and `EarlyStopping` were in notes.learner, and the optimiser may move as well"
+    p = tmp_path/'a'
+    with pytest.raises(ZeroDivisionError): long_run(p, [Boom(1, 3)], kind='ours')
+    renamed(p, 'notes.training.', 'notes.optimizers.')
+    run = renamed(p, 'notes.callbacks.', 'notes.learner.')
+    assert run == dict(optimiser='notes.optimizers.SGD', batches=5, callbacks=['notes.learner.Recorder', 'notes.learner.GradAccum', 'notes.learner.EarlyStopping'])
+    same(whole('ours')[0], long_run(p, kind='ours'))
+
+@pytest.mark.parametrize('old,new', [('notes.callbacks.', 'mine.'), ('notes.callbacks.', 'my.notes.callbacks.'), ('notes.callbacks.', 'notes_.callbacks.'), ('GradAccum', 'GradClip'), ('5', '6')])
+def test_another_class_of_that_name_is_refused(tmp_path, old, new):
+    p = tmp_path/'a'
+    long_run(p)
+    renamed(p, old, new)
+    with pytest.raises(ValueError, match='of another run'): long_run(p)
+
+def test_own_optimiser_without_a_state_is_refused(tmp_path):
+    class Momentum(tr.SGD): pass
+    with pytest.raises(TypeError, match='Momentum can.t be saved'): learner(opt_func=Momentum).fit(1, cbs=[ck.Checkpoint(tmp_path/'a')])
+
+def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    p = tmp_path/'a'
+    ck.save_checkpoint(p, dict(x=1))
+    with pytest.raises(Exception): ck.save_checkpoint(p, dict(x=lambda: 1))
+    monkeypatch.setattr(ck.os, 'fsync', lambda f: (_ for _ in ()).throw(OSError('disk full')))
+    with pytest.raises(OSError, match='disk full'): ck.save_checkpoint(p, dict(x=2))
+    assert ck.load_checkpoint(p) == dict(x=1)
