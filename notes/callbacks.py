@@ -9,8 +9,6 @@ __all__ = ['LRFinder', 'get_rng', 'set_rng', 'GradClip', 'GradAccum', 'EarlyStop
 import copy,math,random
 import numpy as np, torch
 from fastcore.basics import patch
-from .fully_connected import *
-from .training import *
 from .learner import *
 from .learner import _axes
 
@@ -91,40 +89,10 @@ def set_rng(
         torch.mps.set_rng_state(state['mps'])
     for g,s in zip(_generators(dls), state['loaders'], strict=True): g.set_state(s)
 
-# %% ../nbs/05a_callbacks.ipynb #2b026229
-def _check_fits(here, saved):
-    "`ValueError` unless the two dictionaries of tensors have the same names and shapes"
-    def no(why): raise ValueError(f"these weights are of another model: {why}")
-    for what,names in (('misses',here.keys()-saved.keys()), ('has',saved.keys()-here.keys())):
-        if names: no(f"it {what} {', '.join(sorted(names))}")
-    for k in here:
-        a,b = (tuple(getattr(s[k], 'shape', ())) for s in (saved,here))
-        if a!=b: no(f"{k} has shape {a}, and here it is {b}")
-
-@patch
-def state_dict(self:Module
-)->dict: # Name -> tensor, sharing memory with the parameters
-    "The parameters by name"
-    return {k:p.detach() for k,p in self.named_parameters()}
-
-@patch
-def load_state_dict(self:Module,
-    state:dict, # Name -> tensor, as `state_dict` gives it
-):
-    "Copy `state` into the parameters; `ValueError`, and no change, unless all names and shapes fit"
-    _check_fits(self.state_dict(), state)
-    for k,p in self.state_dict().items(): p.copy_(state[k])
-
 # %% ../nbs/05a_callbacks.ipynb #ff14d44a
 def _opt_state(opt):
-    if hasattr(opt, 'state_dict'): return opt.state_dict()
-    if type(opt) is not SGD:
-        raise TypeError(f"{type(opt).__name__} can't be saved: it needs a state_dict and a load_state_dict")
-    return dict(param_groups=[{k:v for k,v in g.items() if k!='params'} for g in opt.param_groups])
-
-def _set_opt_state(opt, state):
-    if hasattr(opt, 'load_state_dict'): return opt.load_state_dict(state)
-    for g,s in zip(opt.param_groups, state['param_groups'], strict=True): g.update(s)
+    if hasattr(opt, 'state_dict') and hasattr(opt, 'load_state_dict'): return opt.state_dict()
+    raise TypeError(f"{type(opt).__name__} can't be saved: it needs a state_dict and a load_state_dict")
 
 # %% ../nbs/05a_callbacks.ipynb #91c93aca
 @patch
@@ -134,16 +102,18 @@ def lr_find(self:Learner,
     n:int=100, # Batches from `start` to `end`
 )->LRFinder: # With `suggestion` and `plot`
     "Try learning rates on up to `n` batches, and put everything back as it was"
-    finder,kept,rng,mode = LRFinder(start, end, n),dict(vars(self)),get_rng(self.dls),self.model.training
-    model,opt = copy.deepcopy((self.model.state_dict(), _opt_state(self.opt)))
+    finder,kept,rng = LRFinder(start, end, n),dict(vars(self)),get_rng(self.dls)
+    parts = [(m,m.training) for m in self.model.modules()],[(p,p.grad) for p in self.model.parameters()]
+    model,opt,buffers = copy.deepcopy((self.model.state_dict(), _opt_state(self.opt), dict(self.model.named_buffers())))
     self.dls,self.cbs = (self.dls[0],None),[copy.copy(cb) for cb in self.cbs if not cb.records]
     try: self.fit(math.ceil(n/len(self.dls[0])), cbs=[finder])
     finally:
         vars(self).update(kept)
-        self.zero_grad()
         self.model.load_state_dict(model)
-        _set_opt_state(self.opt, opt)
-        self.model.train(mode)
+        for k,b in self.model.named_buffers(): b.copy_(buffers[k])
+        self.opt.load_state_dict(opt)
+        for m,mode in parts[0]: m.training = mode
+        for p,g in parts[1]: p.grad = g
         set_rng(rng, self.dls)
     return finder
 

@@ -12,7 +12,8 @@ import torch
 from fastcore.basics import patch
 from .learner import *
 from .callbacks import *
-from .callbacks import _check_fits,_opt_state,_set_opt_state
+from .callbacks import _opt_state
+from .modules import _check_fits
 
 # %% ../nbs/05b_checkpoints.ipynb #702fbdbb
 class CheckpointError(ValueError): "A file is no checkpoint, or no longer whole"
@@ -112,7 +113,7 @@ def before_fit(self:Checkpoint):
     if not self.resume or not (self.path.exists() or _previous(self.path).exists()): return
     s = load_checkpoint(self.path)
     self._check(s)
-    _set_opt_state(l.opt, s['opt'])
+    l.opt.load_state_dict(s['opt'])
     l.model.load_state_dict(s['model'])
     l.first_epoch,l.resumed,self.state = s['epoch'],True,s
     for cb,state in zip(self._stateful(), copy.deepcopy(s['cbs'])):
@@ -122,7 +123,7 @@ def before_fit(self:Checkpoint):
 @patch
 def _put_back(self:Checkpoint):
     l,s = self.learn,copy.deepcopy(self.state)
-    _set_opt_state(l.opt, s['opt'])
+    l.opt.load_state_dict(s['opt'])
     l.model.load_state_dict(s['model'])
     for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)
     set_rng(s['rng'], l.dls)

@@ -8,11 +8,11 @@ __all__ = ['EVENTS', 'CancelStep', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'C
 
 # %% ../nbs/05_learner.ipynb #c8a4db8a
 import base64,io,sys,time
-from contextlib import ExitStack,contextmanager
+from contextlib import ExitStack,contextmanager,nullcontext
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor
-from .fully_connected import *
+from .modules import *
 from .training import *
 
 # %% ../nbs/05_learner.ipynb #b5b11ed8
@@ -49,7 +49,7 @@ class Learner:
     ):
         if len(dls)!=2: raise ValueError(f"{len(dls)} loaders: pass two, the second None for no validation")
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
-        self.cbs,self.training,self.metrics = [],False,{}
+        self.cbs,self.training,self.metrics,self.asleep = [],False,{},[]
         self.add_cbs(cbs)
         self.opt = opt_func(list(model.parameters()), lr=lr)
     def predict(self): self.pred = self.model(self.xb)
@@ -75,8 +75,15 @@ def add_cbs(self:Learner,
 def set_lr(self:Learner,
     lr:float, # Learning rate
 ):
-    "Set the learning rate of all parameter groups"
-    for g in self.opt.param_groups: g['lr'] = lr
+    "Set the learning rate; with several groups of parameters that of the largest, and the others in proportion"
+    lrs = [g['lr'] for g in self.opt.param_groups]
+    if max(lrs)>0: self.lr_ratios = [l/max(lrs) for l in lrs] # kept, should all be set to 0
+    for g,r in zip(self.opt.param_groups, getattr(self, 'lr_ratios', [1.]*len(lrs))): g['lr'] = lr*r
+
+@patch(as_prop=True)
+def lr(self:Learner)->float: # The largest of all groups
+    "Learning rate"
+    return max(g['lr'] for g in self.opt.param_groups)
 
 # %% ../nbs/05_learner.ipynb #fe753163
 @patch
@@ -103,10 +110,18 @@ def _batch(self:Learner):
 
 # %% ../nbs/05_learner.ipynb #337d1b74
 @patch
+def _wake(self:Learner):
+    "Training mode, but for parts that were put into evaluation alone"
+    if self.model.training: self.asleep = [m for m in self.model.modules() if not m.training]
+    else:
+        self.model.train()
+        for m in self.asleep: m.training = False
+
+@patch
 def _pass(self:Learner, dl, training):
     self.training,self.dl = training,dl
-    self.model.train(training)
-    with torch.set_grad_enabled(training):
+    if training: self._wake()
+    with torch.set_grad_enabled(training), nullcontext() if training else eval_mode(self.model):
         for self.iter,(self.xb,self.yb) in enumerate(dl): self._batch()
 
 @patch
@@ -132,9 +147,7 @@ def _with_cbs(self:Learner, cbs):
         methods = lambda e: (getattr(cb, e, None) for cb in self.cbs)
         self._on = {e: [f for f in methods(e) if f] for e in EVENTS}
         yield
-    finally:
-        self.cbs = kept
-        self.model.eval()
+    finally: self.cbs = kept
 
 # %% ../nbs/05_learner.ipynb #7db26580
 @patch
@@ -156,9 +169,18 @@ def fit(self:Learner,
     if lr is not None: self.set_lr(lr)
     self.n_epochs,self.metrics = n_epochs,{}
     self.first_epoch,self.resumed = 0,False
-    with self._with_cbs(cbs), ExitStack() as stack:
+    self._wake()
+    with ExitStack() as stack:
+        stack.callback(self._sleep)
+        stack.enter_context(self._with_cbs(cbs))
         try: self._fit(stack)
         except CancelFit: pass
+
+@patch
+def _sleep(self:Learner):
+    "Evaluation mode, and note which parts were in it before"
+    if self.model.training: self._wake()
+    self.model.eval()
 
 # %% ../nbs/05_learner.ipynb #8b9c357a
 def _mean(values, n):
@@ -200,7 +222,7 @@ class Recorder(Callback):
         l = self.learn
         if not l.training: return
         self._new.append(l.loss.detach())
-        self.lrs.append(l.opt.param_groups[0]['lr'])
+        self.lrs.append(l.lr)
         self.items.append(len(l.xb))
     def state_dict(self):
         return dict(_losses=self.losses, lrs=self.lrs, epochs=self.epochs, items=self.items, start=self.start)
@@ -318,17 +340,7 @@ class Progress(Callback):
     def cleanup_fit(self):
         if view := vars(self).pop('view', None): view.close()
 
-# %% ../nbs/05_learner.ipynb #7bd97d06
-@patch
-def to(self:Module,
-    *args, # A device or a dtype, as for `Tensor.to`
-)->Module: # The module itself
-    "Move parameters and their gradients to a device, or change their dtype"
-    for p in self.parameters():
-        if p.grad is not None: p.grad = None
-        p.data = p.data.to(*args)
-    return self
-
+# %% ../nbs/05_learner.ipynb #a9d31c58
 def default_device(
 )->torch.device: # CUDA where there is one, else Apple's MPS, else the CPU
     "The fastest device that this machine has"
@@ -374,11 +386,9 @@ def get_preds(self:Learner,
     "What the model predicts for every item of `dl`; only callbacks that do more than record take part"
     dl = self.dls[1] if dl is None else dl
     if dl is None: raise ValueError("no loader for validation: pass dl")
-    kept,got,mode = dict(vars(self)),_Preds(),self.model.training
+    kept,got = dict(vars(self)),_Preds()
     self.cbs = [cb for cb in self.cbs if not cb.records]
     try:
         with self._with_cbs([*cbs, got]): self._pass(dl, False)
-    finally:
-        vars(self).update(kept)
-        self.model.train(mode)
+    finally: vars(self).update(kept)
     return torch.cat(got.preds),torch.cat(got.targs)

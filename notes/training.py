@@ -311,9 +311,9 @@ def evaluate(
             hits.append((out.argmax(1)==yb).sum())
     return _mean(losses, sizes)[1],sum(torch.stack(hits).tolist())/sum(sizes)
 
-def _mean(values, sizes):
+def _mean(values, sizes, name='dl'):
     "The tensors `values` as numbers, and their mean, each as often as its size says"
-    if not sizes: raise ValueError("the loader gave no batches: is its dataset empty, or an iterator used up?")
+    if not sizes: raise ValueError(f"{name} gave no batches: is its dataset empty, or an iterator used up?")
     values = torch.stack(values).tolist()
     return values,sum(v*k for v,k in zip(values, sizes))/sum(sizes)
 
@@ -340,7 +340,7 @@ def _train(model, loss_func, opt, dl):
         opt.step()
         losses.append(loss.detach())
         sizes.append(len(yb))
-    return _mean(losses, sizes)
+    return _mean(losses, sizes, 'train_dl')
 
 # %% ../nbs/03_minibatch_training.ipynb #88910529
 def fit(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from project import ROOT
-from notes import fully_connected as fc, learner as le, training as tr
+from notes import learner as le, modules as mo, training as tr
 
 F64 = torch.float64
 
@@ -20,7 +20,7 @@ def mlp(seed=0, nh=5):
 
 def ours(seed=0, nh=5):
     torch.manual_seed(seed)
-    return fc.Sequential(fc.Linear(6, nh), fc.ReLU(), fc.Linear(nh, 3)).to(F64)
+    return mo.Sequential(mo.Linear(6, nh), mo.ReLU(), mo.Linear(nh, 3)).to(F64)
 
 def learner(cbs=(), model=None, dls=None, **kw): return le.Learner(model or mlp(), dls or loaders(), F.cross_entropy, cbs=cbs, **kw)
 def weights(model): return torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -8,12 +8,13 @@ from collections import namedtuple
 import pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 import notes
-from notes import exports as ex, fully_connected as fc
+from notes import exports as ex, fully_connected as fc, modules as mo
 
 # `f`: the forward pass as a function of the one tensor `x`, giving a number. `ours`: gradient of `f` at `x` by the backward under test.
 Check = namedtuple('Check', 'what f x ours')
 CASES = {}
-NOT_BACKWARD = {'exports.numerical_grad', 'fully_connected.Module'}  # the check itself, and a base class whose `bwd` raises
+NOT_BACKWARD = {'exports.numerical_grad', 'modules.Module', 'modules.accumulate_grad'}  # the check itself, a base class whose `bwd` raises, and a sum
+ONE = torch.ones((), dtype=torch.float64)
 
 def case(*names):
     def add(f):
@@ -72,7 +73,7 @@ def mse_case(d):
     lead = [d.size('n'), *d.data.draw(st.sampled_from([(), (1,), (3,)]), label='more dimensions')]
     pred, targ = d.randn(*lead, 1), d.randn(*lead)
     assume(bool((pred.squeeze(-1) - targ).abs().max() > 1e-3))
-    return [Check('pred', lambda p: fc.mse(p, targ), pred, fc.mse_grad(pred, targ))]
+    return [Check('pred', lambda p: fc.mse(p, targ), pred, fc.mse_grad(ONE, pred, targ))]
 
 @case('fully_connected.relu_grad')
 def relu_case(d):
@@ -84,16 +85,16 @@ def relu_case(d):
 def lin_case(d):
     n, i, o = d.size('n'), d.size('in'), d.size('out')
     x, w, b, g = d.randn(n, i), d.randn(i, o), d.randn(o), d.randn(n, o)
-    gx, gw, gb = fc.lin_grad(g, x, w)
-    none, *same = fc.lin_grad(g, x, w, input_grad=False)
-    assert none is None and all(map(torch.equal, same, (gw, gb)))
+    gx, gw, gb = fc.lin_grad(g, x, w, b)
+    none, *same = fc.lin_grad(g, x, w, b, input_grad=False)
+    assert none is None and all(map(torch.equal, same, (gw, gb))) and fc.lin_grad(g, x, w)[2] is None
     return [Check('x', lambda x: (fc.lin(x, w, b)*g).sum(), x, gx), Check('w', lambda w: (fc.lin(x, w, b)*g).sum(), w, gw),
             Check('b', lambda b: (fc.lin(x, w, b)*g).sum(), b, gb)]
 
-@case('fully_connected.ReLU')
+@case('modules.ReLU')
 def relu_layer_case(d):
     x, g = off_corner(d.randn(d.size('n'), d.size('in'))), d.randn(1, 1)
-    layer = fc.ReLU()
+    layer = mo.ReLU()
     return [Check('x', lambda x: (layer(x)*g).sum(), x, (layer(x), layer.backward(g.expand(x.shape)))[1])]
 
 @case('fully_connected.ReLUFunction')
@@ -103,13 +104,13 @@ def relu_function_case(d):
     (fc.ReLUFunction.apply(leaf)*g).sum().backward()
     return [Check('x', lambda x: (fc.relu(x)*g).sum(), x, leaf.grad)]
 
-@case('fully_connected.MSE')
+@case('modules.MSE')
 def mse_layer_case(d):
     n, scale = d.size('n'), d.data.draw(st.sampled_from([1., -2.5]), label='gradient of the loss')
-    pred, targ, loss = d.randn(n, 1), d.randn(n), fc.MSE()
+    pred, targ, loss = d.randn(n, 1), d.randn(n), mo.MSE()
     assume(bool((pred.squeeze(-1) - targ).abs().max() > 1e-3))
     loss(pred, targ)
-    return [Check('pred', lambda p: scale*fc.mse(p, targ), pred, loss.backward() if scale == 1 else loss.backward(scale))]
+    return [Check('pred', lambda p: scale*fc.mse(p, targ), pred, loss.backward() if scale == 1 else loss.backward(scale*ONE))]
 
 def double(module):
     for p in module.parameters(): p.data = p.data.double()
@@ -135,19 +136,27 @@ def layer_checks(module, x, g):
     for p, first in zip(module.parameters(), grads, strict=True): assert p.grad is not None and p.grad.equal(first), "input_grad=False changes a parameter's gradient"
     return [Check('x', lambda x: (module(x)*g).sum(), x, gx)] + [Check(k, with_param(k), p.data, p.grad) for k, p in module.named_parameters()]
 
-@case('fully_connected.Linear')
+@case('modules.Linear')
 def linear_case(d):
     n, i, o = d.size('n'), d.size('in'), d.size('out')
     torch.manual_seed(d.data.draw(st.integers(0, 99), label='init'))
-    return layer_checks(double(fc.Linear(i, o, bias=d.data.draw(st.booleans(), label='bias'))), d.randn(n, i), d.randn(n, o))
+    return layer_checks(double(mo.Linear(i, o, bias=d.data.draw(st.booleans(), label='bias'))), d.randn(n, i), d.randn(n, o))
 
-@case('fully_connected.Sequential')
+@case('modules.Sequential')
 def sequential_case(d):
     n, i, h, o = d.size('n'), d.size('in'), d.size('hidden'), d.size('out')
     torch.manual_seed(d.data.draw(st.integers(0, 99), label='init'))
-    model, x, g = double(fc.Sequential(fc.Linear(i, h), fc.ReLU(), fc.Linear(h, o))), d.randn(n, i), d.randn(n, o)
-    off_corner(model.children()[0](x))
+    model, x, g = double(mo.Sequential(mo.Linear(i, h), mo.ReLU(), mo.Linear(h, o))), d.randn(n, i), d.randn(n, o)
+    off_corner(model[0](x))
     return layer_checks(model, x, g)
+
+@case('modules.Sum', 'modules.Identity')
+def sum_case(d):
+    n, i = d.size('n'), d.size('in')
+    torch.manual_seed(d.data.draw(st.integers(0, 99), label='init'))
+    body, x = double(mo.Sequential(mo.Linear(i, 3), mo.ReLU(), mo.Linear(3, i))), d.randn(n, i)
+    off_corner(body[0](x))
+    return layer_checks(mo.Sum(body, mo.Identity(), double(mo.Linear(i, i))), x, d.randn(n, i))
 
 def pytest_generate_tests(metafunc):
     "When the whole file is read: a decorator would see only the cases above it"
@@ -159,7 +168,7 @@ def test_backward(name, data): verify(CASES[name](Draw(data)))
 
 def test_none_left_out():
     found = backwards()
-    assert {'fully_connected.mse_grad', 'fully_connected.Linear', 'fully_connected.ReLUFunction'} <= found  # it does look
+    assert {'fully_connected.mse_grad', 'modules.Linear', 'fully_connected.ReLUFunction'} <= found  # it does look
     assert not (missing := found - set(CASES)), f"no check for {sorted(missing)}: add a @case"
     assert not (gone := set(CASES) - found), f"cases for what is no longer exported: {sorted(gone)}"
 
@@ -171,7 +180,7 @@ def test_new_backward_is_noticed(monkeypatch):
     with pytest.raises(AssertionError, match='fully_connected.pool_grad'): test_none_left_out()
 
 def test_base_module_has_no_backward_of_its_own():
-    m = fc.Module()
+    m = mo.Module()
     m.forward = lambda x: x
     with pytest.raises(NotImplementedError): (m(1), m.backward(1))
 
@@ -179,7 +188,7 @@ def test_base_module_has_no_backward_of_its_own():
 @pytest.mark.parametrize('wrong', [lambda g: g*2, lambda g: -g, lambda g: g*(1+1e-5), lambda g: g.flip(0), lambda g: g + 1e-5])
 def test_checker_catches(wrong):
     pred, targ = torch.tensor([[1.], [5.], [2.]], dtype=torch.float64), torch.tensor([0., 1., 7.], dtype=torch.float64)
-    good = fc.mse_grad(pred, targ)
+    good = fc.mse_grad(ONE, pred, targ)
     verify([Check('pred', lambda p: fc.mse(p, targ), pred, good)])
     with pytest.raises(AssertionError): verify([Check('pred', lambda p: fc.mse(p, targ), pred, wrong(good))])
 
@@ -218,7 +227,7 @@ def softmax_case(d):
 @case('training.nll_grad')
 def nll_case(d):
     log_p, targ = scored(d)
-    return [Check('log_p', lambda t: tr.nll(t, targ), log_p, tr.nll_grad(log_p, targ))]
+    return [Check('log_p', lambda t: tr.nll(t, targ), log_p, tr.nll_grad(ONE, log_p, targ))]
 
 @case('training.cross_entropy_grad', 'training.CrossEntropy')
 def cross_entropy_case(d):
@@ -226,8 +235,8 @@ def cross_entropy_case(d):
     assume(x.shape[1] > 1)
     scale, loss = d.data.draw(st.sampled_from([1., -2.5]), label='gradient of the loss'), tr.CrossEntropy()
     loss(x, targ)
-    return [Check('function', lambda x: tr.cross_entropy(x, targ), x, flat(tr.cross_entropy_grad(x, targ))),
-            Check('layer', lambda x: scale*tr.cross_entropy(x, targ), x, loss.backward() if scale == 1 else loss.backward(scale))]
+    return [Check('function', lambda x: tr.cross_entropy(x, targ), x, flat(tr.cross_entropy_grad(ONE, x, targ))),
+            Check('layer', lambda x: scale*tr.cross_entropy(x, targ), x, loss.backward() if scale == 1 else loss.backward(scale*ONE))]
 
 # Convolutions
 
@@ -250,9 +259,9 @@ class Geometry:
 def conv2d_case(d):
     q, o = Geometry(d), d.data.draw(st.integers(1, 3), label='out')
     x, w, b, g, how = d.randn(*q.shape), d.randn(o, q.c, *q.k), d.randn(o), d.randn(q.n, o, *q.out), (q.s, q.p, q.d)
-    gx, gw, gb = cv.conv2d_grad(g, x, w, *how)
-    none, *same = cv.conv2d_grad(g, x, w, *how, input_grad=False)
-    assert none is None and all(map(torch.equal, same, (gw, gb)))
+    gx, gw, gb = cv.conv2d_grad(g, x, w, b, *how)
+    none, *same = cv.conv2d_grad(g, x, w, b, *how, input_grad=False)
+    assert none is None and all(map(torch.equal, same, (gw, gb))) and cv.conv2d_grad(g, x, w, None, *how)[2] is None
     return [Check('x', lambda x: (cv.conv2d(x, w, b, *how)*g).sum(), x, gx), Check('w', lambda w: (cv.conv2d(x, w, b, *how)*g).sum(), w, gw),
             Check('b', lambda b: (cv.conv2d(x, w, b, *how)*g).sum(), b, gb)]
 

@@ -5,7 +5,7 @@ import pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from notes import convolutions as cv, exports as ex, fully_connected as fc, training as tr
+from notes import convolutions as cv, exports as ex, modules as mo, training as tr
 
 some = settings(deadline=None, max_examples=60)
 seeds = st.integers(0, 2**31)
@@ -107,9 +107,9 @@ def test_gradients_over_the_whole_range(k, d):
         reach = d*(k-1) + 1
         x, w, b = rand(1, 2, reach+2-reach%2, reach+1+reach%2, seed=i), rand(3, 2, k, k, seed=i+1), rand(3, seed=i+2)
         g = torch.randn_like(cv.conv2d(x, w, b, s, p, d))
-        ex.check_grads(lambda x, w, b: (cv.conv2d(x, w, b, s, p, d)*g).sum(), dict(x=x, w=w, b=b), dict(zip('xwb', cv.conv2d_grad(g, x, w, s, p, d))))
+        ex.check_grads(lambda x, w, b: (cv.conv2d(x, w, b, s, p, d)*g).sum(), dict(x=x, w=w, b=b), dict(zip('xwb', cv.conv2d_grad(g, x, w, b, s, p, d))))
         leaves = [t.clone().requires_grad_() for t in (x, w, b)]
-        for ours, theirs in zip(cv.conv2d_grad(g, x, w, s, p, d), torch.autograd.grad(F.conv2d(*leaves, s, p, d), leaves, g)): assert ex.rel_error(ours, theirs) < 1e-12
+        for ours, theirs in zip(cv.conv2d_grad(g, x, w, b, s, p, d), torch.autograd.grad(F.conv2d(*leaves, s, p, d), leaves, g)): assert ex.rel_error(ours, theirs) < 1e-12
 
 @some
 @given(q=geometry(), o=st.integers(1, 4), seed=seeds, layout=layouts)
@@ -119,7 +119,7 @@ def test_conv2d_grad_in_any_layout(q, o, seed, layout):
     leaves = x.clone().requires_grad_(), w.clone().requires_grad_()
     out = F.conv2d(*leaves, None, s, p, d)
     g = rand(*out.shape, seed=seed+2, layout=layout)
-    gx, gw, gb = cv.conv2d_grad(g, x, w, s, p, d)
+    gx, gw, gb = cv.conv2d_grad(g, x, w, w[:, 0, 0, 0], s, p, d)
     tx, tw = torch.autograd.grad(out, leaves, g)
     for ours, theirs in ((gx, tx), (gw, tw), (gb, g.sum((0, 2, 3)))): ex.test_near(ours, theirs, rtol=1e-10, atol=1e-10)
 
@@ -156,7 +156,7 @@ def test_layers_without_parameters(ours, torchs): same(ours, torchs, rand(3, 2, 
 
 def pair(dtype=torch.float64):
     nets = []
-    for Seq, Conv, Relu, Pool, Avg, Flat, Lin in ((fc.Sequential, cv.Conv2d, fc.ReLU, cv.MaxPool2d, cv.AvgPool2d, cv.Flatten, fc.Linear),
+    for Seq, Conv, Relu, Pool, Avg, Flat, Lin in ((mo.Sequential, cv.Conv2d, mo.ReLU, cv.MaxPool2d, cv.AvgPool2d, cv.Flatten, mo.Linear),
                                                   (nn.Sequential, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Linear)):
         torch.manual_seed(0)
         nets.append(Seq(Conv(1, 4, 3, padding=1), Relu(), Pool(2), Conv(4, 6, 3, stride=2), Relu(), Avg(2, 1), Flat(), Lin(6*2*2, 10)))
@@ -209,8 +209,8 @@ def test_receptive_field_refuses_what_has_no_fixed_window(layer):
 
 def test_receptive_field_of_ours():
     ours, torchs = pair()
-    assert cv.receptive_field(ours.children()[:6]) == cv.receptive_field(torchs[:6]) == [(3, 1, -1), (3, 1, -1), (4, 2, -1), (8, 4, -1), (8, 4, -1), (12, 4, -1)]
-    assert cv.receptive_field(fc.Sequential(cv.Conv2d(1, 1, 3))) == [(3, 1, 0)] and cv.receptive_field([]) == []
+    assert cv.receptive_field(ours[:6]) == cv.receptive_field(torchs[:6]) == [(3, 1, -1), (3, 1, -1), (4, 2, -1), (8, 4, -1), (8, 4, -1), (12, 4, -1)]
+    assert cv.receptive_field(mo.Sequential(cv.Conv2d(1, 1, 3))) == [(3, 1, 0)] and cv.receptive_field([]) == []
     for l in (ours, torchs): 
         with pytest.raises(ValueError, match='Flatten'): cv.receptive_field(l)
 

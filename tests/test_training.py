@@ -1,11 +1,12 @@
 """`notes.training` against PyTorch: losses far out, the optimiser, what the loaders yield, `fit` and `evaluate`, and the errors (with `python -O` too)"""
-import inspect, io, math, subprocess, sys
+import copy, inspect, io, math, subprocess, sys
 import pytest, torch
 import torch.nn.functional as F
 import torch.utils.data as tud
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from notes import exports as ex, fully_connected as fc, training as tr
+from torch.utils._python_dispatch import TorchDispatchMode
+from notes import exports as ex, modules as mo, training as tr
 
 some = settings(deadline=None, max_examples=25)
 sizes = st.one_of(st.just(1), st.integers(1, 40))
@@ -13,6 +14,7 @@ seeds = st.integers(0, 2**31)
 scales = st.sampled_from([0., 1., 100., 1e4, 1e300])
 layouts = st.sampled_from(['contiguous', 'transposed', 'strided', 'expanded'])
 
+ONE = torch.ones((), dtype=torch.float64)
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 
 def randn(*shape, seed=0, layout='contiguous', dtype=torch.float64):
@@ -47,8 +49,8 @@ def test_losses_and_gradients(n, c, scale, seed, layout, kind):
     close(tr.cross_entropy(x, given_), F.cross_entropy(x, targ))
     leaf = x.detach().clone().requires_grad_()
     F.cross_entropy(leaf, targ).backward()
-    close(tr.cross_entropy_grad(x, given_), leaf.grad, 1e-12)
-    close(tr.log_softmax_grad(tr.nll_grad(log_p, given_), x), leaf.grad, 1e-12)
+    close(tr.cross_entropy_grad(ONE, x, given_), leaf.grad, 1e-12)
+    close(tr.log_softmax_grad(tr.nll_grad(ONE, log_p, given_), x), leaf.grad, 1e-12)
 
 @pytest.mark.parametrize('shape', [(3,), (2, 3), (2, 1, 3), (1, 1), (1,)])
 def test_more_dimensions(shape):
@@ -77,13 +79,13 @@ def test_shift_changes_nothing(dtype, shift):
 def test_loss_layer():
     x, targ, loss = randn(5, 3), torch.tensor([0, 1, 2, 0, 1]), tr.CrossEntropy()
     assert torch.equal(loss(x, targ), tr.cross_entropy(x, targ))
-    assert torch.equal(loss.backward(), tr.cross_entropy_grad(x, targ))
+    assert torch.equal(loss.backward(), tr.cross_entropy_grad(ONE, x, targ))
     with pytest.raises(RuntimeError): loss.backward()
 
 def test_losses_work_in_autograd():
     leaf, targ = randn(5, 3).requires_grad_(), torch.tensor([0, 1, 2, 0, 1])
     tr.CrossEntropy()(leaf, targ).backward()
-    close(leaf.grad, tr.cross_entropy_grad(leaf.detach(), targ), 1e-12)
+    close(leaf.grad, tr.cross_entropy_grad(ONE, leaf.detach(), targ), 1e-12)
 
 @some
 @given(n=sizes, c=sizes, seed=seeds)
@@ -101,7 +103,7 @@ def test_accuracy_and_confusion(n, c, seed):
 def pair(seed=0):
     "A network of ours and PyTorch's with the same weights, in float64"
     torch.manual_seed(seed)
-    ours = fc.Sequential(fc.Linear(6, 5), fc.ReLU(), fc.Sequential(fc.Linear(5, 4), fc.ReLU()), fc.Linear(4, 3))
+    ours = mo.Sequential(mo.Linear(6, 5), mo.ReLU(), mo.Sequential(mo.Linear(5, 4), mo.ReLU()), mo.Linear(4, 3))
     torchs = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Sequential(nn.Linear(5, 4), nn.ReLU()), nn.Linear(4, 3)).double()
     for p, q in zip(ours.parameters(), torchs.parameters(), strict=True): p.data = q.data.clone()
     return ours, torchs
@@ -118,6 +120,87 @@ def test_sgd_is_pytorchs():
         for p, q in zip(ps, qs): assert torch.equal(p, q) and (p.grad is None) == (q.grad is None)
     assert a.param_groups[0]['params'] == ps and a.param_groups[0]['lr'] == .02
     assert torch.equal(ps[2], randn(4, 3, seed=2))
+
+def grouped(ps, **kw): return [dict(params=ps[:1], lr=.5, **kw), dict(params=iter(ps[1:]))]
+
+def same_steps(a, b, ps, qs, n=3, seed=0):
+    for i in range(n):
+        for p, q in zip(ps, qs): p.grad, q.grad = randn(4, 3, seed=seed+i), randn(4, 3, seed=seed+i)
+        for opt in (a, b): opt.step()
+        for p, q in zip(ps, qs): assert torch.equal(p, q)
+
+def test_sgd_with_groups_goes_into_pytorchs_and_back():
+    ps, qs = ([nn.Parameter(randn(4, 3, seed=i)) for i in range(3)] for _ in range(2))
+    a, b = tr.SGD(grouped(ps), .1), torch.optim.SGD(grouped(qs), lr=.1)
+    same_steps(a, b, ps, qs)
+    a.param_groups[1]['lr'] = .02
+    b.load_state_dict(a.state_dict())
+    assert [g['lr'] for g in b.param_groups] == [.5, .02]
+    same_steps(a, b, ps, qs, seed=9)
+    b.param_groups[0]['lr'] = .3
+    a.load_state_dict(b.state_dict())
+    assert [g['lr'] for g in a.param_groups] == [.3, .02] and [g['params'] for g in a.param_groups] == [ps[:1], ps[1:]]
+    same_steps(a, b, ps, qs, seed=19)
+    assert [g['params'] for g in a.state_dict()['param_groups']] == [g['params'] for g in b.state_dict()['param_groups']] == [[0], [1, 2]]
+
+@pytest.mark.parametrize('change', [lambda s: s['param_groups'].pop(), lambda s: s['param_groups'][1]['params'].pop(), lambda s: s['param_groups'][0].pop('lr'),
+                                    lambda s: s['param_groups'][1].update(momentum=.9), lambda s: s['param_groups'][0].update(weight_decay=1e-4), lambda s: s['param_groups'][0].update(maximize=True)])
+def test_a_state_that_does_not_fit_changes_nothing(change):
+    ps = [nn.Parameter(randn(4, 3, seed=i)) for i in range(3)]
+    opt = tr.SGD(grouped(ps), .1)
+    state = copy.deepcopy(torch.optim.SGD(grouped(ps), lr=.7).state_dict())
+    state['param_groups'][0]['lr'] = .6
+    change(state)
+    with pytest.raises(ValueError, match='saved'): opt.load_state_dict(state)
+    assert [g['lr'] for g in opt.param_groups] == [.5, .1] and set(opt.param_groups[0]) == {'params', 'lr'}
+
+class Momentum(tr.Optimizer):
+    "Three lines on the base class: what 07 will do"
+    fixed = dict(dampening=0, weight_decay=0, nesterov=False, maximize=False)
+    def __init__(self, params, lr, momentum=.9): super().__init__(params, lr, momentum=momentum)
+    def update(self, p, state, lr, momentum):
+        state['momentum_buffer'] = b = state['momentum_buffer']*momentum + p.grad if 'momentum_buffer' in state else p.grad.clone()
+        p.sub_(b, alpha=lr)
+
+def test_a_rule_with_memory_goes_into_pytorchs_and_back():
+    "Saved half-way, loaded into PyTorch's and back, over groups with settings of their own"
+    ps, qs = ([nn.Parameter(randn(4, 3, seed=i)) for i in range(3)] for _ in range(2))
+    a, b = Momentum(grouped(ps, momentum=.5), .1), torch.optim.SGD(grouped(qs, momentum=.5), lr=.1, momentum=.9)
+    def steps(seed):
+        for i in range(5):
+            for p, q in zip(ps, qs): p.grad, q.grad = randn(4, 3, seed=seed+i), randn(4, 3, seed=seed+i)
+            for opt in (a, b): opt.step()
+        for p, q in zip(ps, qs): close(p.data, q.data, 1e-12)
+    steps(0)
+    mine, theirs = copy.deepcopy(a.state_dict()), copy.deepcopy(b.state_dict())
+    a, b = Momentum(grouped(ps, momentum=.1), .2), torch.optim.SGD(grouped(qs), lr=.3)
+    a.load_state_dict(theirs)
+    b.load_state_dict(mine)
+    steps(10)
+    kept = theirs['state'][0]['momentum_buffer'].clone()
+    a.load_state_dict(theirs)
+    a.step()
+    assert torch.equal(theirs['state'][0]['momentum_buffer'], kept)  # a copy was taken
+    p = nn.Parameter(randn(4, 3).float())
+    small = Momentum([p], .1)
+    small.load_state_dict(dict(state={0: dict(momentum_buffer=randn(4, 3), step=torch.tensor(7.))}, param_groups=[dict(params=[0], lr=.1, momentum=.9)]))
+    assert small.state[p]['momentum_buffer'].dtype == torch.float32 and small.state[p]['step'] == 7
+
+def test_optimiser_reads_what_the_first_version_saved():
+    opt = tr.SGD([nn.Parameter(torch.ones(2))], .1)
+    opt.load_state_dict(dict(param_groups=[dict(lr=.7)]))
+    assert opt.param_groups[0]['lr'] == .7
+
+def test_a_parameter_given_twice_is_refused():
+    p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    for params in ([p, q, p], [dict(params=[p]), dict(params=[q, p])]):
+        with pytest.raises(ValueError, match='given twice'): tr.SGD(params, .1)
+    tr.SGD([p, q], .1)  # equal, and not the same
+
+def test_an_optimiser_needs_a_rule():
+    p = nn.Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    with pytest.raises(NotImplementedError, match='Optimizer must define update'): tr.Optimizer([p], .1).step()
 
 def test_sgd_keeps_out_of_autograd():
     p = nn.Parameter(torch.ones(2))
@@ -211,7 +294,7 @@ def test_train_and_eval():
         assert m.train() is m and m.training and inner.training
         assert m.train(False) is m and not inner.training
         m.train()
-    assert fc.ReLU().training
+    assert mo.ReLU().training
 
 # Training
 
@@ -292,9 +375,57 @@ def test_evaluate_puts_the_mode_back_after_an_error():
     assert m.training
 
 def test_no_autograd_in_ours():
-    ours = pair()[0]
-    with torch.inference_mode(): tr.fit(1, ours, tr.CrossEntropy(), tr.SGD(ours.parameters(), .1), tr.DataLoader(batches(), 16), tr.DataLoader(batches(), 16), progress=False)
-    assert not any(p.requires_grad for p in ours.parameters())
+    ours, seen = pair()[0], []
+    class Loss(tr.CrossEntropy):
+        def forward(self, x, targ):
+            seen.append((x.requires_grad, out := super().forward(x, targ))[0] or out.requires_grad)
+            return out
+    tr.fit(1, ours, Loss(), tr.SGD(ours.parameters(), .1), tr.DataLoader(batches(), 16), tr.DataLoader(batches(), 16), progress=False)
+    assert len(seen) == 6 and not any(seen) and not any(p.requires_grad for p in ours.parameters())
+
+@pytest.mark.parametrize('which', [0, 1], ids=['ours', 'torch'])
+def test_a_part_in_evaluation_stays_there(which):
+    m = pair()[which]
+    m[2].eval()
+    modes = [p.training for p in m.modules()]
+    assert modes.count(False) == len(list(m[2].modules()))
+    dl = tr.DataLoader(batches(), 16)
+    for _ in range(2):
+        tr.fit(2, m, tr.CrossEntropy(), tr.SGD(m.parameters(), .1), dl, dl, progress=False)
+        tr.evaluate(m, tr.CrossEntropy(), dl)
+        assert [p.training for p in m.modules()] == modes
+
+class Waits(TorchDispatchMode):
+    "Counts what reads a number out of a tensor: on a GPU that waits for all that went before"
+    n = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default, torch.ops.aten.equal.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+def test_a_step_reads_no_number():
+    "On the device 'meta', which has none, every reading would raise; and counted, in a step with the check of the targets left to the CPU"
+    model, loss_func = mo.Sequential(mo.Linear(6, 5), mo.ReLU(), mo.Linear(5, 3)).to('meta'), tr.CrossEntropy()
+    opt, x, y = tr.SGD([dict(params=model[0].parameters()), dict(params=model[2].parameters(), lr=.01)], .1), torch.ones(4, 6, device='meta'), torch.ones(4, dtype=torch.int64, device='meta')
+    with Waits() as waits:
+        for _ in range(2):
+            loss = loss_func(model(x), y)
+            opt.zero_grad()
+            tr.backprop(loss, model, loss_func)
+            opt.step()
+            assert tr.accuracy(model(x), y).device.type == loss.device.type == 'meta'
+    assert waits.n == 0
+    with Waits() as waits: tr.nll(torch.zeros(2, 3), torch.tensor([0, 1]))
+    assert waits.n == 2  # it does count: the least and the largest target
+    with pytest.raises(ValueError, match='targ holds 3'): tr.cross_entropy(torch.zeros(1, 3), torch.tensor([3]))
+
+def test_evaluate_reads_numbers_once():
+    "However many batches there are"
+    counts = []
+    for n in (32, 320):
+        m, dl = pair()[0], [(x, y) for x, y in tr.DataLoader(batches(n), 16)]
+        with Waits() as waits: tr.evaluate(m, lambda out, y: out.mean(), dl)
+        counts.append(waits.n)
+    assert counts[0] == counts[1]
 
 def test_fit_of_no_epochs():
     m = pair()[0]
@@ -336,8 +467,8 @@ def test_plot_history():
 t, i = torch.ones, lambda *v: torch.tensor(v)
 WRONG = [  # expression, the kind of error, and what the message must hold
     ("tr.nll(t(2,3), i(0,3))", ValueError, ['targ holds 3', 'from 0 to 2']), ("tr.cross_entropy(t(2,3), i(0,-1))", ValueError, ['targ holds -1', 'from 0 to 2']),
-    ("tr.cross_entropy(t(2,3), i(-100,1))", ValueError, ['targ holds -100']), ("tr.cross_entropy_grad(t(2,3), i(5,1))", ValueError, ['targ holds 5']),
-    ("tr.nll_grad(t(2,3), i(0,-2))", ValueError, ['targ holds -2']), ("tr.accuracy(t(2,3), i(0,3))", ValueError, ['targ holds 3']),
+    ("tr.cross_entropy(t(2,3), i(-100,1))", ValueError, ['targ holds -100']), ("tr.cross_entropy_grad(one, t(2,3), i(5,1))", ValueError, ['targ holds 5']),
+    ("tr.nll_grad(one, t(2,3), i(0,-2))", ValueError, ['targ holds -2']), ("tr.accuracy(t(2,3), i(0,3))", ValueError, ['targ holds 3']),
     ("tr.cross_entropy(t(2,3), t(2))", ValueError, ['float32', 'targ.long()']), ("tr.nll(t(2,3), t(2)>0)", ValueError, ['bool']),
     ("tr.cross_entropy(t(2,3), t(2,3))", ValueError, ['(2, 3)', '(n,)']), ("tr.cross_entropy(t(2,3), i(0,1)[:,None])", ValueError, ['(2, 3)', '(2, 1)']),
     ("tr.cross_entropy(t(2,3), i(0))", ValueError, ['(2, 3)', '(1,)']), ("tr.cross_entropy(t(2), i(0,1))", ValueError, ['(2,)']),
@@ -349,12 +480,14 @@ WRONG = [  # expression, the kind of error, and what the message must hold
     ("tr.logsumexp_grad(t(2,3), t(2,3))", ValueError, ['(2, 3)', '(2,)']), ("tr.softmax_grad(t(3), t(2,3))", ValueError, ['(3,)', '(2, 3)']),
     ("tr.log_softmax_grad(t(2,1), t(2,3))", ValueError, ['(2, 1)', '(2, 3)']),
     ("tr.SGD([], .1)", ValueError, ['no parameters']), ("tr.SGD(t(2), .1)", TypeError, ['[p]']), ("tr.SGD([t(2)], -1)", ValueError, ['-1']),
-    ("tr.SGD([t(2)], float('nan'))", ValueError, ['nan']), ("tr.SGD([('w', t(2))], .1)", TypeError, ['tuple']),
+    ("tr.SGD([t(2)], float('nan'))", ValueError, ['nan']), ("tr.SGD([('w', t(2))], .1)", TypeError, ['tuple']), ("tr.SGD([dict(params=t(2))], .1)", TypeError, ['[p]']),
+    ("tr.SGD([dict(params=[t(2)], momentum=.9)], .1)", ValueError, ['SGD knows no momentum']), ("tr.SGD([dict(params=[t(2)], lr=float('inf'))], .1)", ValueError, ['inf']),
+    ("tr.SGD([dict(params=[])], .1)", ValueError, ['no parameters']), ("tr.nll_grad(t(2), t(2,3), i(0,1))", ValueError, ['(2,)']),
     ("tr.Dataset(t(3), t(2))", ValueError, ['3 inputs', '2 targets']), ("tr.BatchSampler(range(3), 0)", ValueError, ['at least 1', '0']),
     ("tr.DataLoader(range(3), -1)", ValueError, ['-1']), ("tr.collate([])", ValueError, ['no items']),
-    ("tr.evaluate(fc.ReLU(), tr.CrossEntropy(), [])", ValueError, ['no batches']),
-    ("tr.fit(1, fc.ReLU(), tr.CrossEntropy(), None, [], [], progress=False)", ValueError, ['train_dl', 'no batches']),
-    ("tr.backprop(t(()), fc.ReLU(), print)", TypeError, ['CrossEntropy()']), ("tr.plot_history(dict(train_loss=[], valid_loss=[], accuracy=[]))", ValueError, ['no epoch']),
+    ("tr.evaluate(mo.ReLU(), tr.CrossEntropy(), [])", ValueError, ['no batches']),
+    ("tr.fit(1, mo.ReLU(), tr.CrossEntropy(), None, [], [], progress=False)", ValueError, ['train_dl', 'no batches']),
+    ("tr.backprop(t(()), mo.ReLU(), print)", TypeError, ['CrossEntropy()']), ("tr.plot_history(dict(train_loss=[], valid_loss=[], accuracy=[]))", ValueError, ['no epoch']),
     ("tr.confusion_matrix(i(0,1), i(0,1,1), 2)", ValueError, ['(2,)', '(3,)']), ("tr.confusion_matrix(i(0,2), i(0,1), 2)", ValueError, ['pred holds 2', 'from 0 to 1']),
     ("tr.confusion_matrix(i(0,1), i(0,-1), 2)", ValueError, ['targ holds -1']), ("tr.confusion_matrix(t(2), i(0,1), 2)", ValueError, ['pred', 'float32']),
     ("tr.confusion_matrix(i(0,1)[:,None], i(0,1)[:,None], 2)", ValueError, ['(2, 1)']), ("tr.confusion_matrix([0,1], i(0,1), 2)", TypeError, ['pred', 'list']),
@@ -362,14 +495,14 @@ WRONG = [  # expression, the kind of error, and what the message must hold
 
 @pytest.mark.parametrize('code,kind,parts', WRONG, ids=[c for c, *_ in WRONG])
 def test_wrong_input(code, kind, parts):
-    with pytest.raises(kind) as e: eval(code, dict(tr=tr, fc=fc, t=t, i=i))
+    with pytest.raises(kind) as e: eval(code, dict(tr=tr, mo=mo, t=t, i=i, one=ONE))
     assert type(e.value) is kind
     for p in parts: assert p in str(e.value)
 
 def test_wrong_input_without_asserts():
     "`python -O` drops assert statements: the errors must not be among them"
     cases = [(c, k.__name__, p) for c, k, p in WRONG]
-    code = ("import sys, torch\nfrom notes import training as tr, fully_connected as fc\nt, i = torch.ones, lambda *v: torch.tensor(v)\nassert False, 'asserts are on'\n"
+    code = ("import sys, torch\nfrom notes import training as tr, modules as mo\nt, i, one = torch.ones, lambda *v: torch.tensor(v), torch.tensor(1.)\nassert False, 'asserts are on'\n"
             f"for code, kind, parts in {cases!r}:\n    try: eval(code)\n    except (ValueError, TypeError) as e:\n"
             "        if type(e).__name__ == kind and all(p in str(e) for p in parts): continue\n    sys.exit(code)\n")
     r = subprocess.run([sys.executable, '-O', '-c', code], capture_output=True, text=True)
@@ -383,7 +516,8 @@ def test_targets_on_another_kind_of_integer_are_no_masks():
 def test_nothing_is_changed_in_place():
     x, targ = randn(4, 3), torch.tensor([0, 1, 2, 1])
     kept = x.clone(), targ.clone()
-    for f in (tr.nll, tr.nll_grad, tr.cross_entropy, tr.cross_entropy_grad, tr.accuracy): f(x, targ)
+    for f in (tr.nll, tr.cross_entropy, tr.accuracy): f(x, targ)
+    for f in (tr.nll_grad, tr.cross_entropy_grad): f(ONE, x, targ)
     for f in (tr.softmax, tr.log_softmax, tr.logsumexp): f(x)
     assert torch.equal(x, kept[0]) and torch.equal(targ, kept[1])
 
