@@ -158,7 +158,7 @@ def killed(tmp_path_factory):
                 t.run_and_die({str(d)!r} + f'/{{i}}', how)
                 os._exit(0)
             print(os.waitpid(pid, 0)[1], flush=True)""", 'test_checkpoints', stdout=subprocess.PIPE, text=True)
-    out, _ = child.communicate(timeout=120)
+    out, _ = child.communicate()
     assert out.split() == [str(int(signal.SIGKILL))]*len(KILL)
     return {how: d/str(i) for i, how in enumerate(KILL)}
 

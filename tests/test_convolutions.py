@@ -169,6 +169,7 @@ def test_training_equals_pytorch_step_for_step():
     for i in range(20):
         x, y = rand(8, 1, 14, 14, seed=i), torch.arange(8)
         loss = loss_func(ours(x), y)
+        oo.zero_grad()
         tr.backprop(loss, ours, loss_func)
         oo.step()
         lt = F.cross_entropy(torchs(x), y)

@@ -96,7 +96,7 @@ def run_tests(folder, files, k):
            'EVIL': str(folder/'evil-ran')}  # what the hostile pickles of test_data.py write, where they get through
     (folder/'evil-ran').unlink(missing_ok=True)
     r = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '-n0', '--tb=line', '--assert=plain', '-p', 'no:cacheprovider', '-k', k, *(f'tests/{f}' for f in files)],
-                       cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace', timeout=300)
+                       cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace', timeout=3600)
     return r.returncode, r.stdout
 
 @pytest.fixture(scope='module')

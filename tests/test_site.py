@@ -199,6 +199,8 @@ def test_a_broken_link_stops_the_build(tmp_path):
 
 # ---- In a browser
 
+LIMIT = 3_600_000  # milliseconds that a browser may take for anything: a loaded machine is no failure
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     "Serves the site under its prefix (and at the root), with its 404 page, as Pages does"
     def log_message(self, *args): pass
@@ -237,7 +239,7 @@ def browser():
     flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
              '--disable-component-update', '--disable-sync']
     with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=path, headless=True, args=flags)
+        b = p.chromium.launch(executable_path=path, headless=True, args=flags, timeout=LIMIT)
         yield b
         b.close()
 
@@ -245,6 +247,7 @@ def browser():
 def page(browser, host):
     "A new page; fails the test afterwards for anything foreign, failed or complained about on the console"
     context = browser.new_context(viewport={'width': 1280, 'height': 900}, color_scheme='light', reduced_motion='reduce')
+    context.set_default_timeout(LIMIT)
     context.grant_permissions(['clipboard-read', 'clipboard-write'])
     page, bad = context.new_page(), []
     page.allowed = set()  # addresses that may answer 404
@@ -261,6 +264,12 @@ def go(page, url):
     page.goto(url)
     page.wait_for_function("() => !document.querySelector('.math') || (window.MathJax && MathJax.startup && MathJax.startup.promise)")
     page.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise.then(() => {})")
+
+def resize(page, width, height):
+    "Give the page another size, and wait by its own clock until it has answered: the theme and site.js do so after 300 and 400 ms"
+    page.evaluate("() => { let t; window.resized = new Promise(r => addEventListener('resize', () => { clearTimeout(t); t = setTimeout(r, 600) })) }")
+    page.set_viewport_size({'width': width, 'height': height})
+    page.evaluate('() => window.resized')
 
 def axe(page, **options):
     """Serious and critical findings of axe-core
@@ -300,15 +309,13 @@ def test_page_in_a_browser(page, host, name):
     blocks, buttons = page.locator('article .highlight pre[id^=codecell]').count(), page.locator('article button.copybtn').count()
     assert buttons == blocks >= page.locator('article .cell_input').count()
     # nothing is wider than a phone; and what scrolls can be reached by keyboard, once the theme has seen the new size
-    page.set_viewport_size({'width': 390, 'height': 844})
-    page.wait_for_timeout(600)
+    resize(page, 390, 844)
     wide = '''() => [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > innerWidth+1)
         .slice(0, 5).map(e => e.outerHTML.slice(0, 150))'''
     assert page.evaluate('document.documentElement.scrollWidth') <= 390, page.evaluate(wide)
     assert axe(page) == []
-    page.set_viewport_size({'width': 1280, 'height': 900})
     page.evaluate("document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'dark'")
-    page.wait_for_timeout(600)
+    resize(page, 1280, 900)
     assert axe(page, runOnly=['color-contrast', 'scrollable-region-focusable', 'link-name', 'button-name']) == []
 
 def test_search_finds_and_leads_to_the_page(page, host):
@@ -319,8 +326,7 @@ def test_search_finds_and_leads_to_the_page(page, host):
         box.click()
         page.locator('input[type=search]:visible').first.fill(word)
         page.keyboard.press('Enter')
-        page.wait_for_selector('#search-results li a')
-        page.wait_for_load_state('networkidle')
+        page.wait_for_function("() => document.querySelector('#search-results .search-summary')?.innerText")  # how many were found: it comes last
         hits = page.locator(f'#search-results li a[href*="{name}.html"]')
         assert hits.count(), f'{word} does not find {name}'
     hits.first.click()

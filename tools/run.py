@@ -14,7 +14,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, NOTES, BUILD = ROOT/'nbs', ROOT/'notes', ROOT/'_build'
-TIMEOUT = 600  # seconds for one cell
+TIMEOUT = 3600  # seconds for one cell, or for a kernel to answer: against what hangs, and no machine is so slow
 # Runs in the kernel before the first cell. The kernel's own sockets are ZeroMQ's, which Python's socket module doesn't see.
 NO_NETWORK = '''
 import socket as _s
@@ -65,7 +65,7 @@ def execute(path, on_cell):
     cwd.mkdir(parents=True)
     for p in notebooks(): shutil.copy(p, cwd)
     for c in code_cells(nb): c.outputs, c.execution_count = [], None
-    client = NotebookClient(nb, timeout=TIMEOUT, kernel_name='python3', extra_arguments=['--IPKernelApp.log_level=40'],
+    client = NotebookClient(nb, timeout=TIMEOUT, startup_timeout=TIMEOUT, iopub_timeout=TIMEOUT, kernel_name='python3', extra_arguments=['--IPKernelApp.log_level=40'],
                             resources={'metadata': {'path': str(cwd)}}, coalesce_streams=True,  # a progress bar is stored as it ends
                             on_cell_executed=lambda **_: on_cell())
     with client.setup_kernel(env={**os.environ, 'PYTHONHASHSEED': '0'}):
