@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Module', 'ReLU', 'MSE', 'accumulate_grad', 'Linear', 'Sequential', 'Sum', 'Identity', 'eval_mode']
 
-# %% ../nbs/02a_modules.ipynb #06d28667
+# %% ../nbs/02a_modules.ipynb #351c310a
 import math,torch
 from collections import OrderedDict,deque
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Module:
     def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} must define forward")
     def bwd(self, g, *saved): raise NotImplementedError(f"{type(self).__name__} must define bwd")
 
-# %% ../nbs/02a_modules.ipynb #be206cb3
+# %% ../nbs/02a_modules.ipynb #2320f080
 @patch
 def _why_not(self:Module):
     name,calls = type(self).__name__,vars(self).get('_calls', 0)
@@ -74,7 +74,7 @@ class MSE(Module):
     def forward(self, pred, targ): return mse(pred, targ)
     def bwd(self, g, pred, targ): return mse_grad(g, pred, targ)
 
-# %% ../nbs/02a_modules.ipynb #c513e61b
+# %% ../nbs/02a_modules.ipynb #16ed6546
 @patch
 def save_for_backward(self:Module,
     *saved, # What `bwd` will be given after `g`, in place of the arguments
@@ -82,7 +82,7 @@ def save_for_backward(self:Module,
     "Called by `forward`: choose what is kept for `bwd`"
     vars(self)['_chosen'] = saved
 
-# %% ../nbs/02a_modules.ipynb #f1264043
+# %% ../nbs/02a_modules.ipynb #e844abd2
 _FLEETING = {'_saved','_calls','_chosen','_forward_hooks','_backward_hooks','_grad_hooks'}
 
 @patch
@@ -101,7 +101,7 @@ def _refuse_lost(name, value):
     if _holds_parameters(value):
         raise TypeError(f"parameters in {name}, a {type(value).__name__}, would get lost: use Sequential(*layers) or an attribute for each")
 
-# %% ../nbs/02a_modules.ipynb #e122bb37
+# %% ../nbs/02a_modules.ipynb #fb629bad
 @patch
 def __setattr__(self:Module, name, value):
     "Set an attribute and register it if it is a parameter or a module; `TypeError` where parameters would get lost"
@@ -113,7 +113,7 @@ def __setattr__(self:Module, name, value):
     elif value is not None: self._check_other(name, value)
     object.__setattr__(self, name, value)
 
-# %% ../nbs/02a_modules.ipynb #1edac72e
+# %% ../nbs/02a_modules.ipynb #380815d2
 @patch
 def _check_part(self:Module, name, value):
     "Refuse what can't be registered as `name`"
@@ -148,7 +148,7 @@ def _once(pairs):
     for k,v in pairs: found.setdefault(id(v), (k,v))
     return found.values()
 
-# %% ../nbs/02a_modules.ipynb #51386514
+# %% ../nbs/02a_modules.ipynb #fa52426d
 @patch
 def __repr__(self:Module):
     parts = (f"{k}: {v}" if isinstance(v, Module) else f"{k} {tuple(v.shape)}" for k,v in self._own('parameter', 'module'))
@@ -183,7 +183,7 @@ def parameters(self:Module)->Iterator: # Parameters, in the order of `named_para
     "Every parameter of this module and of those in it, each once"
     for _,p in self.named_parameters(): yield p
 
-# %% ../nbs/02a_modules.ipynb #df0ea285
+# %% ../nbs/02a_modules.ipynb #2650e077
 def accumulate_grad(
     p:Tensor, # Parameter
     g:Tensor, # Its gradient from one use, same shape. It becomes `p.grad` where there was none: pass a new tensor
@@ -242,7 +242,7 @@ class Sequential(_Layers):
         for i,l in reversed([*enumerate(self)]): g = l.backward(g, self.needs_input_grad or i>0)
         return g
 
-# %% ../nbs/02a_modules.ipynb #9435df10
+# %% ../nbs/02a_modules.ipynb #5c0739d4
 class Sum(_Layers):
     "Branches: each gets the same input, and their outputs, which must have one shape, are added up"
     def forward(self, x):
@@ -258,7 +258,7 @@ class Identity(Module):
     def forward(self, x): return x
     def bwd(self, g, x): return g
 
-# %% ../nbs/02a_modules.ipynb #ebe52509
+# %% ../nbs/02a_modules.ipynb #cec23059
 @patch
 def register_buffer(self:Module,
     name:str, # Attribute
@@ -293,7 +293,7 @@ def _check_fits(here, saved):
         if names: no(f"it {what} {', '.join(sorted(names))}")
     for k in here:
         a,b = (f'shape {tuple(s[k].shape)}' if isinstance(s[k], Tensor) else f'type {type(s[k]).__name__}' for s in (saved,here))
-        if a!=b: no(f"{k} has {a}, and here it is {b}")
+        if a!=b: no(f"{k} has {a}, and here {b}")
 
 @patch
 def state_dict(self:Module)->dict: # Name -> tensor, sharing memory with the module's
@@ -359,7 +359,7 @@ def eval_mode(
     finally:
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/02a_modules.ipynb #b06208d0
+# %% ../nbs/02a_modules.ipynb #8822ba78
 def _add_hook(kind, hook, modules):
     "Register `hook` with all `modules`, and give one handle for all"
     first,*rest = [vars(m).setdefault(kind, OrderedDict()) for m in modules]
@@ -381,7 +381,7 @@ def register_full_backward_hook(self:Module,
     "Have `hook` called after each backward pass; it must return None"
     return _add_hook('_backward_hooks', hook, [self])
 
-# %% ../nbs/02a_modules.ipynb #0c32914d
+# %% ../nbs/02a_modules.ipynb #fac630f6
 @patch
 def register_post_accumulate_grad_hook(self:Module,
     hook, # Called with a parameter of this module or of one in it

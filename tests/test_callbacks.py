@@ -4,8 +4,9 @@ import numpy as np
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from fits import Log, Shapes, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
-from notes import callbacks as ca, learner as le, training as tr
+from batch_norm import BatchNorm
+from fits import F64, Log, Shapes, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
+from notes import callbacks as ca, checkpoints as ck, learner as le, modules as mo, training as tr
 from notes.exports import rel_error
 
 # Gradients: clipping, accumulation --------------------------------------------------------------------------------------------
@@ -166,6 +167,111 @@ def test_lr_find_leaves_callbacks_as_they_were():
     l.lr_find(n=20)
     assert cb.n == 0
 
+class Sees(le.Callback):
+    "Notes the modes of all parts in every training batch and in every other"
+    def __init__(self): self.modes = {True: set(), False: set()}
+    def after_predict(self): self.modes[self.learn.training].add(tuple(m.training for m in self.learn.model.modules()))
+
+@pytest.mark.parametrize('make,loss', [(ours, tr.CrossEntropy), (mlp, nn.CrossEntropyLoss)], ids=['ours', 'nn'])
+def test_a_part_in_evaluation_stays_there(make, loss):
+    "Through fits, predictions and trials, and also where a callback has put it there"
+    m = make()
+    l = le.Learner(m, loaders(), loss(), cbs=[see := Sees()])
+    m[1].eval()
+    asleep, none = (True, True, False, True), (False,)*4
+    for use in (lambda: l.fit(2), lambda: l.lr_find(n=10), l.get_preds, lambda: l.fit(1), lambda: tr.evaluate(m, l.loss_func, l.dls[1])): use()
+    assert see.modes == {True: {asleep}, False: {none}} and tuple(p.training for p in m.modules()) == none
+    m.train()
+    l.fit(1)
+    assert see.modes[True] == {asleep, (True,)*4}  # whoever wakes it, wakes it
+    class Freeze(le.Callback):
+        def before_fit(self): self.learn.model[0].eval()
+    see.modes[True].clear()
+    l.fit(2, cbs=[Freeze()])
+    assert see.modes[True] == {(True, False, True, True)}
+    class Forgets(le.Callback):
+        def after_epoch(self): self.learn.model.eval()
+    l.fit(3, cbs=[Forgets()])
+    assert see.modes[True] == {(True, False, True, True)}  # all of it put into evaluation is no part alone
+    m.train()
+    m[2].eval()
+    before = [p.training for p in m.modules()]
+    for use in (lambda: l.lr_find(n=10), l.get_preds):
+        use()
+        assert [p.training for p in m.modules()] == before
+
+def groups(ps, lr): return [dict(params=ps[:1], lr=lr/10), dict(params=ps[1:], lr=lr)]
+
+@pytest.mark.parametrize('opt', [tr.SGD, torch.optim.SGD, torch.optim.Adam])
+def test_groups_keep_their_ratio(opt):
+    l = learner(opt_func=lambda ps, lr: opt(groups(ps, lr), lr=lr), lr=.1, cbs=[rec := le.Recorder()])
+    lrs = lambda: [g['lr'] for g in l.opt.param_groups]
+    assert l.lr == .1
+    l.set_lr(.2)
+    assert lrs() == pytest.approx([.02, .2]) and l.lr == .2
+    l.set_lr(0.)
+    assert lrs() == [0, 0]
+    l.fit(1, lr=.5)
+    assert lrs() == pytest.approx([.05, .5]) and set(rec.lrs) == {.5}
+    seen = []
+    class See(le.Callback):
+        def after_batch(self): seen.append(lrs())
+    finder = l.lr_find(n=10)
+    assert lrs() == pytest.approx([.05, .5])
+    l.add_cbs([See()])
+    finder = l.lr_find(n=10)
+    assert all(a == pytest.approx(b/10) for a, b in seen) and [b for _, b in seen] == pytest.approx(finder.lrs[:len(seen)])
+    l.opt.param_groups[1]['lr'] = .05  # by hand: the first is the larger one now
+    l.opt.param_groups[0]['lr'] = .1
+    l.set_lr(1.)
+    assert lrs() == pytest.approx([1, .5])
+
+def normed(lib, BN, seed=0):
+    torch.manual_seed(seed)
+    return lib.Sequential(lib.Linear(6, 5), BN(5), lib.ReLU(), lib.Linear(5, 3)).to(F64)
+
+def test_batch_norm_of_ten_lines_through_the_loop(tmp_path):
+    "Fit, evaluation, predictions, a trial, a checkpoint: as its `nn` twin goes through them"
+    a, b = (learner(std_cbs(), model=normed(*args), dls=loaders(n=36, bs=6)) for args in ((mo, BatchNorm), (nn, nn.BatchNorm1d)))
+    a.loss_func = tr.CrossEntropy()
+    b.model.load_state_dict(a.model.state_dict())
+    for l, name in ((a, 'a'), (b, 'b')):
+        l.fit(2, cbs=[ck.Checkpoint(tmp_path/name)])
+        before = {k: v.clone() for k, v in l.model.state_dict().items()}
+        l.lr_find(n=12)
+        l.get_preds()
+        assert all(torch.equal(v, before[k]) for k, v in l.model.state_dict().items())
+        assert before['1.num_batches_tracked'] == 12
+    for k, v in a.model.state_dict().items(): assert rel_error(v.double(), b.model.state_dict()[k].double()) < 1e-9, k
+    assert rel_error(a.get_preds()[0], b.get_preds()[0]) < 1e-9 and a.recorder.losses == pytest.approx(b.recorder.losses, rel=1e-9)
+    again = learner(std_cbs(), model=normed(mo, BatchNorm, 1), dls=loaders(n=36, bs=6))
+    again.loss_func = tr.CrossEntropy()
+    again.fit(2, cbs=[ck.Checkpoint(tmp_path/'a')])
+    for k, v in again.model.state_dict().items(): assert torch.equal(v, a.model.state_dict()[k]), k
+
+def test_lr_find_leaves_gradients_and_passing_buffers():
+    for make in (lambda: normed(mo, BatchNorm), lambda: normed(nn, nn.BatchNorm1d)):
+        m = make()
+        m.register_buffer('seen', torch.zeros(()), persistent=False)
+        class Counts(le.Callback):
+            def before_batch(self): self.learn.model.seen += 1
+        l = learner([Counts()], model=m, dls=loaders(n=36, bs=6))
+        if isinstance(m, mo.Module): l.loss_func = tr.CrossEntropy()
+        grads = [torch.full_like(p, i) for i, p in enumerate(m.parameters())]
+        for p, g in zip(m.parameters(), grads): p.grad = g
+        l.lr_find(n=12)
+        assert m.seen == 0 and all(p.grad is g and bool((g == i).all()) for i, (p, g) in enumerate(zip(m.parameters(), grads)))
+
+def test_predictions_in_the_middle_of_a_step_leave_the_gradients_right():
+    "A callback that predicts between forward and backward: our layers go back through the batch in training"
+    class Looks(le.Callback):
+        def after_loss(self):
+            if self.learn.training: self.learn.get_preds()
+    for make, loss in ((ours, tr.CrossEntropy), (mlp, nn.CrossEntropyLoss)):
+        a, b = (le.Learner(make(), loaders(), loss(), cbs=cbs) for cbs in ([Looks()], []))
+        for l in (a, b): l.fit(2)
+        assert torch.equal(weights(a.model), weights(b.model))
+
 def test_rng_round_trip():
     dls = loaders()
     s = ca.get_rng(dls)
@@ -193,8 +299,8 @@ def broken_states():
     s = ours(1).state_dict()
     yield 'misses 2.bias', {k: v for k, v in s.items() if k != '2.bias'}
     yield 'has more', {**s, 'more': torch.ones(1)}
-    yield r'2.bias has shape \(4,\), and here it is \(3,\)', {**s, '2.bias': torch.ones(4)}
-    yield '2.bias has shape', {**s, '2.bias': 3.}
+    yield r'2.bias has shape \(4,\), and here shape \(3,\)', {**s, '2.bias': torch.ones(4)}
+    yield '2.bias has type float', {**s, '2.bias': 3.}
 
 @pytest.mark.parametrize('says,state', list(broken_states()), ids=range(4))
 def test_weights_that_do_not_fit_change_nothing(says, state):
