@@ -27,8 +27,8 @@ def torch_cnn():
 
 def our_cnn():
     from types import SimpleNamespace
-    from notes import convolutions as cv, fully_connected as fc
-    return fc.Sequential(*layers(SimpleNamespace(Conv2d=cv.Conv2d, ReLU=fc.ReLU, MaxPool2d=cv.MaxPool2d, Flatten=cv.Flatten, Linear=fc.Linear)))
+    from notes import convolutions as cv, modules as mo
+    return mo.Sequential(*layers(SimpleNamespace(Conv2d=cv.Conv2d, ReLU=mo.ReLU, MaxPool2d=cv.MaxPool2d, Flatten=cv.Flatten, Linear=mo.Linear)))
 
 def loops(x, w, b, g):
     "A convolution and its gradients by the definition: one sum for each place of each kernel"
@@ -55,7 +55,7 @@ def convolutions(image, kernels, n):
     g = torch.randn_like(F.conv2d(x, w, b))
     def ours():
         conv2d(x, w, b)
-        return conv2d_grad(g, x, w)
+        return conv2d_grad(g, x, w, b)
     return {OURS: ours, TORCH: lambda: torch.autograd.grad(F.conv2d(*ts), ts, g), LOOPS: lambda: loops(x, w, b, g)}
 
 def networks(n):

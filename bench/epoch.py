@@ -41,7 +41,6 @@ def ours(model, train, valid):
     return learner(model, (train, valid), F.cross_entropy, torch.optim.SGD)
 
 def our_layers(model, train, valid):
-    import notes.callbacks  # gives our modules `load_state_dict`
     from notes.training import CrossEntropy, SGD
     from .conv import our_cnn
     own = our_cnn()

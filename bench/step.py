@@ -1,15 +1,14 @@
 """One training step, with the gradients by hand and by autograd
 
-The network of [02_fully_connected](02_fully_connected.ipynb): 784 inputs, 50 hidden units, a ReLU, one output, mean squared error. A step is the forward pass, the
-gradients of the four parameters and the update, which is the same code for all. One row also computes the gradient of the images, which nobody needs; one has PyTorch's function for the gradient of the ReLU, which goes over memory once. The rows that need
+The network of [02_fully_connected](02_fully_connected.ipynb) and [02a_modules](02a_modules.ipynb): 784 inputs, 50 hidden units, a ReLU, one output, mean squared error. A step is the forward pass, the
+gradients of the four parameters and the update, which is the same code for all. One row also computes the gradient of the images, which nobody needs. The rows that need
 more memory are timed apart, beside our functions again, and the picture scales them by that row. Before anything is timed, all of them must have given the same gradients.
 """
 from functools import partial
 
 BATCHES = 64, 1_000, 10_000
 OURS, ALL, OUTER = 'ours, functions', 'ours, gradient of x too', 'ours, outer product'
-FUSED = 'ours, modules, ReLU gradient in one pass'
-PAIRS = (OURS, 'autograd on tensors'), ('ours, modules', 'nn modules'), (FUSED, 'nn modules')
+PAIRS = (OURS, 'autograd on tensors'), ('ours, modules', 'nn modules')
 SETUP = '''
 import torch
 from bench.step import steps
@@ -19,31 +18,30 @@ steps(2)[{name!r}]()  # what happens once in a process has happened
 step = steps({batch})[{name!r}]
 '''
 
-def outer(g, x, w): return None, (x.unsqueeze(-1)*g.unsqueeze(1)).sum(0), g.sum(0)
+def outer(g, x, w, b): return None, (x.unsqueeze(-1)*g.unsqueeze(1)).sum(0), g.sum(0)
 
 def by_hand(x, y, ps, first=None, input_grad=False):
     "Gradients by the functions of the notebook; `first`, if given, is used for the first layer in place of `lin_grad`"
     from notes.fully_connected import lin, lin_grad, mse_grad, relu, relu_grad
-    w1, b1, w2, b2 = ps
+    import torch
+    (w1, b1, w2, b2), one = ps, torch.tensor(1.)
     first = first or partial(lin_grad, input_grad=input_grad)
     def grads():
         l1 = lin(x, w1, b1)
         l2 = relu(l1)
         pred = lin(l2, w2, b2)
-        g_l2, g_w2, g_b2 = lin_grad(mse_grad(pred, y), l2, w2)
-        _, g_w1, g_b1 = first(relu_grad(g_l2, l1), x, w1)
+        g_l2, g_w2, g_b2 = lin_grad(mse_grad(one, pred, y), l2, w2, b2)
+        _, g_w1, g_b1 = first(relu_grad(g_l2, l1), x, w1, b1)
         return g_w1, g_b1, g_w2, g_b2
     return ps, grads
 
-def by_modules(x, y, ps, one_pass=False):
+def by_modules(x, y, ps):
     "Gradients by the notebook's modules"
-    import torch
-    from notes.fully_connected import Linear, MSE, ReLU, Sequential
-    relu = ReLU()
-    if one_pass: relu.bwd = lambda g, x: torch.ops.aten.threshold_backward(g, x, 0)
-    model, loss_func = Sequential(Linear(784, 50), relu, Linear(50, 1)), MSE()
+    from notes.modules import Linear, MSE, ReLU, Sequential
+    model, loss_func = Sequential(Linear(784, 50), ReLU(), Linear(50, 1)), MSE()
     params = fill(model, ps)
     def grads():
+        for p in params: p.grad = None
         loss_func(model(x), y)
         model.backward(loss_func.backward(), input_grad=False)
         return [p.grad for p in params]
@@ -87,7 +85,7 @@ def steps(n, lr=.01):
             return gs
         return f
     return {OURS: step(by_hand), 'autograd on tensors': step(by_autograd), 'ours, modules': step(by_modules), 'nn modules': step(by_nn),
-            FUSED: step(by_modules, one_pass=True), ALL: step(by_hand, input_grad=True), OUTER: step(by_hand, first=outer)}
+            ALL: step(by_hand, input_grad=True), OUTER: step(by_hand, first=outer)}
 
 def check(fs):
     "Do the functions in `fs` agree on the gradients?"
@@ -101,7 +99,7 @@ def run(b):
         fs = steps(n)
         check(fs)
         t = b.times(f'batch {n:,}', {k: fs[k] for k in dict.fromkeys(sum(PAIRS, ()))}, repeats=25, min_time=.05, n=n)
-        for ours, theirs in PAIRS: b.ratio(f'{ours} ÷ {theirs}, batch {n:,}', t[ours], t[theirs], at_most=None if ours == FUSED else 1)
+        for ours, theirs in PAIRS: b.ratio(f'{ours} ÷ {theirs}, batch {n:,}', t[ours], t[theirs], at_most=1)
         t = b.times(f'batch {n:,}, more memory', {k: fs[k] for k in (OURS, ALL, OUTER)}, n=n)  # apart, as the others would find their memory scattered
         b.ratio(f'{OUTER} ÷ {OURS}, batch {n:,}', t[OUTER], t[OURS], at_least=20 if n == 10_000 else None)
         code = {k: SETUP.format(threads=b.threads, seed=b.seed, batch=n, name=k) for k in fs}
@@ -114,15 +112,9 @@ def draw(d, fig):
     for n in BATCHES:
         rows, more = ({k: f['s']['median'] for k, f in d[group].items()} for group in (f'batch {n:,}', f'batch {n:,}, more memory'))
         rows |= {k: rows[OURS]*more[k]/more[OURS] for k in (ALL, OUTER)}
-        del rows[FUSED]  # its name would take the space, and the table has it
         ax.semilogx([s/rows['autograd on tensors'] for s in rows.values()], list(rows), ls='', label=f'batch {n:,}')
     ax.axvline(1, color='.5', lw=1)
     ax.set_xlabel('time ÷ time of autograd on tensors', loc='right')
     ax.xaxis.set_major_formatter('{x:g}')
     ax.invert_yaxis()
     fig.legend(loc='outside lower center', ncols=3, columnspacing=1, handletextpad=.2)
-
-WHY = {
-    'ours, modules': "Our gradient of the ReLU goes over memory twice, for the mask and for the product, PyTorch's once. The row "
-                     "*ReLU gradient in one pass*, with PyTorch's function in that place, shows how much of the difference that is.",
-}
