@@ -6,6 +6,7 @@ from project import ROOT
 # This checkout's `notes`, unless PYTHONPATH names another copy, as tests/test_planted_bugs.py does.
 if not os.environ.get('PYTHONPATH'): sys.path.insert(0, str(ROOT))
 os.environ['MPLBACKEND'] = 'agg'
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # two processes share the cores: a thread that waits must not spin
 
 quiet = [HealthCheck.too_slow]
 # The same examples in every run: a check that fails must fail again. `HYPOTHESIS_PROFILE=search` looks for new ones.
