@@ -2,7 +2,7 @@
 
 A check that has never failed shows nothing. Among these bugs are the slips that other notes of this kind have made.
 """
-import os, re, shutil, subprocess, sys
+import json, os, re, shutil, subprocess, sys
 import pytest
 from project import ROOT
 
@@ -16,15 +16,15 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'MSE: (n,1) minus (n,)': (FC, 'forward', 'return (pred.squeeze(-1)-targ).pow(2)', 'return (pred-targ).pow(2)'),
     'MSE: bare squeeze()': (FC, 'keeps_every', 'return (pred.squeeze(-1)-targ).pow(2)', 'return (pred.squeeze()-targ).pow(2)'),
     'MSE gradient: bare squeeze()': (FC, 'keeps_every', '2*g*(pred.squeeze(-1)-targ)', '2*g*(pred.squeeze()-targ)'),
-    'MSE gradient: no 1/n': (BACKWARD, 'test_backward', '.unsqueeze(-1)/targ.numel()', '.unsqueeze(-1)'),
+    'MSE gradient: no 1/n': (BACKWARD, 'mse_grad', '.unsqueeze(-1)/targ.numel()', '.unsqueeze(-1)'),
     'ReLU lets negatives pass': (FC, 'forward', 'return x.clamp_min(0.)', 'return x.clamp_min(-.01)'),
     'ReLU gradient: 1 at 0': (FC, 'corner', 'threshold_backward(g, x, 0)', 'threshold_backward(g, x, -1e-30)'),
-    'linear gradient: no transpose': (BACKWARD, 'test_backward', 'return g@w.t() if', 'return g@w if'),
-    'linear gradient: mean for sum': (BACKWARD, 'test_backward', 'None if b is None else g.sum(0)', 'None if b is None else g.mean(0)'),
+    'linear gradient: no transpose': (BACKWARD, 'lin_grad', 'return g@w.t() if', 'return g@w if'),
+    'linear gradient: mean for sum': (BACKWARD, 'lin_grad', 'None if b is None else g.sum(0)', 'None if b is None else g.mean(0)'),
     'no gradient for the input: none for the hidden layers either': (MO, 'leaves_out', 'self.needs_input_grad or i>0', 'self.needs_input_grad'),
     'no gradient for the input: computed all the same': (MO, 'leaves_out', 'self.needs_input_grad or i>0', 'True'),
     'no gradient for the input: none from then on': (MO, 'leaves_out', 'saved,d[\'needs_input_grad\'] = d.pop(\'_saved\'),input_grad', 'saved,d[\'needs_input_grad\'] = d.pop(\'_saved\'),self.needs_input_grad and input_grad'),
-    'convolution gradient: without that of the input there is none': (('convolutions', 'test_backward.py'), 'test_backward', 'if not input_grad: return None,g_w,g_b', 'if not input_grad: return None,g_w*0,g_b'),
+    'convolution gradient: without that of the input there is none': (('convolutions', 'test_backward.py'), 'conv2d_grad', 'if not input_grad: return None,g_w,g_b', 'if not input_grad: return None,g_w*0,g_b'),
     'Module: submodules forgotten': (MO, 'keeps_nn_modules_books', "'module' if isinstance(value, Module) else None", 'None'),
     'Module: a batch is kept without gradients': (MO, 'without_gradients', 'if torch.is_grad_enabled(): d.update', 'if True: d.update'),
     'Module: a layer used twice goes through its last call twice': (MO, 'needs_a_call', "d.pop('_saved'),input_grad", "d['_saved'],input_grad"),
@@ -52,8 +52,8 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'download: half a file stays': (DA, 'one_clear_error', 'finally: part.unlink(missing_ok=True)', 'finally: pass'),
     'logsumexp overflows': (TR, 'softmax_and', 'm = m.masked_fill(m.isinf(), 0.)', 'm = m*0.'),
     'log_softmax: large numbers subtracted last': (TR, 'shift', 'x = x - x.detach().amax(-1, keepdim=True)', 'x = x + 0'),
-    'log_softmax gradient: the sum forgotten': (('training', 'test_backward.py'), 'test_backward', 'return g - logsumexp_grad(g.sum(-1), x)', 'return g + 0'),
-    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'test_backward', 'softmax(x)*(g.to(x)/len(x))', 'softmax(x)*g.to(x)'),
+    'log_softmax gradient: the sum forgotten': (('training', 'test_backward.py'), 'log_softmax_grad', 'return g - logsumexp_grad(g.sum(-1), x)', 'return g + 0'),
+    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'cross_entropy_grad', 'softmax(x)*(g.to(x)/len(x))', 'softmax(x)*g.to(x)'),
     'class -1 counts from the end': (TR, 'wrong_input', 'if lo<0 or hi>=c:', 'if hi>=c:'),
     'SGD: gradients stay': (TR, 'sgd_is', 'for p in self._params(): p.grad = None', 'pass'),
     'sampler: one order for all epochs': (TR, 'sampler', 'torch.randperm(self.n, generator=self.generator)', 'torch.randperm(self.n, generator=torch.Generator().manual_seed(3))'),
@@ -104,14 +104,44 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'progress: a bar in a pipe': (LE, 'in_a_pipe', 'disable=None', 'disable=False'),
 }
 
-def run_tests(folder, files, k):
-    "Exit code and output of the tests in `files` that `k` chooses, run in `folder`"
-    env = {**os.environ, 'PYTHONPATH': str(folder), 'HYPOTHESIS_PROFILE': 'planted', 'PYTHONDONTWRITEBYTECODE': '1',
+# A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
+SERVER = '''
+import json, os, sys, hypothesis, numpy, pytest, torch, torch.utils.data, torch.testing, fastcore.test, nbformat
+for line in sys.stdin:
+    folder, env, args = json.loads(line)
+    if not (pid := os.fork()):
+        out = os.open(os.path.join(folder, 'said'), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for fd in (1, 2): os.dup2(out, fd)
+        os.chdir(folder)
+        os.environ.update(env)
+        sys.path.insert(0, folder)
+        code = pytest.main(args)
+        for f in (sys.stdout, sys.stderr): f.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+'''
+
+def run_tests(folder, server, file, k):
+    "Exit code and output of the tests in `file` that `k` chooses, run in `folder`"
+    env = {'PYTHONPATH': str(folder), 'HYPOTHESIS_PROFILE': 'planted', 'PYTHONDONTWRITEBYTECODE': '1',
            'EVIL': str(folder/'evil-ran')}  # what the hostile pickles of test_data.py write, where they get through
     (folder/'evil-ran').unlink(missing_ok=True)
-    r = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '-n0', '--tb=line', '--assert=plain', '-p', 'no:cacheprovider', '-k', k, *(f'tests/{f}' for f in files)],
-                       cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace', timeout=3600)
-    return r.returncode, r.stdout
+    args = ['-x', '-q', '-n0', '--tb=line', '--assert=plain', '-p', 'no:cacheprovider', '-k', k, f'tests/{file}']
+    if server is None:
+        r = subprocess.run([sys.executable, '-m', 'pytest', *args], cwd=folder, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           text=True, encoding='utf-8', errors='replace', timeout=3600)
+        return r.returncode, r.stdout
+    server.stdin.write(json.dumps([str(folder), env, args]) + '\n')
+    server.stdin.flush()
+    return int(server.stdout.readline()), (folder/'said').read_text(encoding='utf-8', errors='replace')
+
+@pytest.fixture(scope='module')
+def server(copy):
+    if sys.platform != 'linux': yield None
+    else:
+        with subprocess.Popen([sys.executable, '-c', SERVER], cwd=copy, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
+            yield p
+            p.stdin.close()
 
 @pytest.fixture(scope='module')
 def copy(tmp_path_factory):
@@ -122,18 +152,22 @@ def copy(tmp_path_factory):
         if p.is_file(): shutil.copy(p, d)
     return d
 
-def test_without_a_bug_they_pass(copy):
-    code, out = run_tests(copy, sorted({f for (_, f), *_ in BUGS.values()}), ' or '.join(sorted({k for _, k, *_ in BUGS.values()})))
+FILES = {file: k for (_, file), k, *_ in BUGS.values()}
+
+@pytest.mark.parametrize('file', FILES)
+def test_without_a_bug_they_pass(copy, server, file):
+    "Of each file those of one bug: all of them pass in the original, where they are run anyway"
+    code, out = run_tests(copy, server, file, FILES[file])
     if code: pytest.fail(out, pytrace=False)
 
 @pytest.mark.parametrize('bug', BUGS)
-def test_bug_is_seen(copy, bug):
+def test_bug_is_seen(copy, server, bug):
     (module, file), k, old, new = BUGS[bug]
     path = copy/'notes'/f'{module}.py'
     text = path.read_text(encoding='utf-8')
     if text.count(old) != 1: pytest.fail(f"notes/{module}.py has {old!r} {text.count(old)} times: this bug must be planted anew", pytrace=False)
     path.write_text(text.replace(old, new), encoding='utf-8')
-    try: code, out = run_tests(copy, [file], k)
+    try: code, out = run_tests(copy, server, file, k)
     finally: path.write_text(text, encoding='utf-8')
     # 1: tests ran, and one failed. With a module that doesn't even import it would be 2, without a test 5.
     if code != 1 or not re.search(r'^1 failed', out, re.M): pytest.fail(f"not seen by tests/{file} -k {k} (exit code {code}): {old!r} → {new!r}\n\n{out[-2000:]}", pytrace=False)
