@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Module', 'ReLU', 'MSE', 'accumulate_grad', 'Linear', 'Sequential', 'Sum', 'Identity', 'eval_mode']
 
-# %% ../nbs/02a_modules.ipynb #351c310a
+# %% ../nbs/02a_modules.ipynb #1121fd00
 import math,torch
 from collections import OrderedDict,deque
 from collections.abc import Iterator
@@ -25,29 +25,19 @@ class Module:
     training = True # In training? Set by `train` and `eval`
     needs_input_grad = True # What `backward` was told; where False, `bwd` may return None
     def __call__(self, *args):
-        "Run `forward`, and keep what `bwd` will need"
+        "Run `forward`, and keep what `bwd` will need if gradients are on"
         d = vars(self)
         d.pop('_chosen', None)
         out = self.forward(*args)
         saved = d.pop('_chosen', args)
-        if torch.is_grad_enabled(): d.update(_calls=1+('_saved' in d and d['_calls']), _saved=saved)
-        for hook in [*d.get('_forward_hooks', {}).values()]: _look(hook, self, args, out)
+        if torch.is_grad_enabled(): d.update(_saved=saved, _calls=d['_calls']+1 if '_saved' in d else 1)
+        for hook in [*d.get('_hooks', {}).values()]:
+            if hook(self, args, out) is not None: raise TypeError("a hook looks on, and may change nothing: it must return None")
         return out
     def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} must define forward")
     def bwd(self, g, *saved): raise NotImplementedError(f"{type(self).__name__} must define bwd")
 
 # %% ../nbs/02a_modules.ipynb #2320f080
-@patch
-def _why_not(self:Module):
-    name,calls = type(self).__name__,vars(self).get('_calls', 0)
-    if calls<2: return f"{name}.backward goes back through a call: call the module first, with gradients on"
-    return (f"{name}.backward: it was called {calls} times, and keeps what it needs for the last call only. "
-            "Where a layer is used twice, make two that share the weight: b.weight = a.weight")
-
-def _look(hook, *args):
-    if (got := hook(*args)) is not None:
-        raise TypeError(f"a hook looks on, and may change nothing: return None, not {type(got).__name__}")
-
 @patch
 def backward(self:Module,
     g:Tensor=None, # Gradient of the loss with respect to what the module returned; 1 if not given, as for the loss itself
@@ -56,12 +46,19 @@ def backward(self:Module,
     "Run `bwd` on what the last call kept; `RuntimeError` where no call did since the last `backward`"
     d = vars(self)
     if '_saved' not in d: raise RuntimeError(self._why_not())
-    saved,d['needs_input_grad'] = d.pop('_saved'),input_grad
-    g = torch.tensor(1.) if g is None else g
-    g_in = self.bwd(g, *saved)
-    for hook in [*d.get('_backward_hooks', {}).values()]: _look(hook, self, (g_in,), (g,))
-    for hook in [*d.get('_grad_hooks', {}).values()]: hook(self)
+    d['needs_input_grad'] = input_grad
+    try:
+        with torch.no_grad(): g_in = self.bwd(torch.tensor(1.) if g is None else g, *d['_saved'])
+    finally: del d['_saved']
+    for ready in [*d.get('_grad_hooks', {}).values()]: ready(self)
     return g_in
+
+@patch
+def _why_not(self:Module):
+    name,calls = type(self).__name__,vars(self).get('_calls', 0)
+    if calls<2: return f"{name}.backward goes back through a call: call the module first, with gradients on"
+    return (f"{name}.backward: it was called {calls} times before it went back, and keeps the last call only. Has it two places in the network? "
+            "Make two that share the weight: b.weight = a.weight. Only to look, call it under torch.no_grad()")
 
 # %% ../nbs/02a_modules.ipynb #4270d2c0
 class ReLU(Module):
@@ -74,7 +71,7 @@ class MSE(Module):
     def forward(self, pred, targ): return mse(pred, targ)
     def bwd(self, g, pred, targ): return mse_grad(g, pred, targ)
 
-# %% ../nbs/02a_modules.ipynb #16ed6546
+# %% ../nbs/02a_modules.ipynb #82bb44b4
 @patch
 def save_for_backward(self:Module,
     *saved, # What `bwd` will be given after `g`, in place of the arguments
@@ -82,8 +79,8 @@ def save_for_backward(self:Module,
     "Called by `forward`: choose what is kept for `bwd`"
     vars(self)['_chosen'] = saved
 
-# %% ../nbs/02a_modules.ipynb #e844abd2
-_FLEETING = {'_saved','_calls','_chosen','_forward_hooks','_backward_hooks','_grad_hooks'}
+# %% ../nbs/02a_modules.ipynb #b41728c4
+_FLEETING = {'_saved','_calls','_chosen','_hooks','_grad_hooks','needs_input_grad'}
 
 @patch
 def __getstate__(self:Module):
@@ -91,17 +88,31 @@ def __getstate__(self:Module):
     return {k:v for k,v in vars(self).items() if k not in _FLEETING}
 
 # %% ../nbs/02a_modules.ipynb #2da2ef5f
-def _holds_parameters(v, inside=()):
+def _holds_parameters(v, seen):
     "Is `v` a parameter or a module, or does it hold one, however deep?"
     if isinstance(v, (nn.Parameter,nn.Module,Module)): return True
-    if not isinstance(v, (list,tuple,set,frozenset,dict,deque)) or id(v) in inside: return False
-    return any(_holds_parameters(o, (*inside,id(v))) for o in ([*v, *v.values()] if isinstance(v, dict) else v))
+    if not isinstance(v, (list,tuple,set,frozenset,dict,deque)) or id(v) in seen: return False
+    seen.add(id(v))
+    return any(_holds_parameters(o, seen) for o in ([*v, *v.values()] if isinstance(v, dict) else v))
 
 def _refuse_lost(name, value):
-    if _holds_parameters(value):
+    if isinstance(value, nn.Module): raise TypeError(f"{name} is PyTorch's {type(value).__name__}, which has no bwd: use a Module of ours")
+    if _holds_parameters(value, set()):
         raise TypeError(f"parameters in {name}, a {type(value).__name__}, would get lost: use Sequential(*layers) or an attribute for each")
 
-# %% ../nbs/02a_modules.ipynb #fb629bad
+@patch
+def _check_part(self:Module, name, value):
+    if '.' in name: raise ValueError(f"{name!r}: dots separate the names of parts, so no name may hold one")
+    if isinstance(value, Module) and any(m is self for _,m in value._walk()): raise ValueError(f"{name} would be a part of itself")
+
+@patch
+def _check_other(self:Module, name, value):
+    kind = self._names.get(name)
+    if kind is None: return _refuse_lost(name, value)
+    if 'buffer' in kind and isinstance(value, Tensor): return
+    raise TypeError(f"{name} is registered as a {kind}: assign one, or None, not {type(value).__name__}")
+
+# %% ../nbs/02a_modules.ipynb #5b1c02aa
 @patch
 def __setattr__(self:Module, name, value):
     "Set an attribute and register it if it is a parameter or a module; `TypeError` where parameters would get lost"
@@ -113,21 +124,10 @@ def __setattr__(self:Module, name, value):
     elif value is not None: self._check_other(name, value)
     object.__setattr__(self, name, value)
 
-# %% ../nbs/02a_modules.ipynb #380815d2
 @patch
-def _check_part(self:Module, name, value):
-    "Refuse what can't be registered as `name`"
-    if '.' in name: raise ValueError(f"{name!r}: dots separate the names of parts, so no name may hold one")
-    if isinstance(value, Module) and any(m is self for m in value.modules()): raise ValueError(f"{name} would be a part of itself")
-
-@patch
-def _check_other(self:Module, name, value):
-    "Refuse what is no part, where a part has this name or has one in it"
-    kind = self._names.get(name)
-    if kind is None: return _refuse_lost(name, value)
-    if 'buffer' in kind and isinstance(value, Tensor): return
-    raise TypeError(f"{name} is registered as a {kind}: assign {'a Tensor' if 'buffer' in kind else 'nn.Parameter, a Module'} or None, "
-                    f"not {type(value).__name__}")
+def __delattr__(self:Module, name):
+    object.__delattr__(self, name)
+    vars(self).get('_names', {}).pop(name, None)
 
 # %% ../nbs/02a_modules.ipynb #4b77455c
 @patch
@@ -148,7 +148,24 @@ def _once(pairs):
     for k,v in pairs: found.setdefault(id(v), (k,v))
     return found.values()
 
-# %% ../nbs/02a_modules.ipynb #fa52426d
+# %% ../nbs/02a_modules.ipynb #4950bb27
+@patch
+def named_parameters(self:Module)->Iterator: # Pairs of a dotted name and a parameter
+    "Every parameter of this module and of those in it, each once; `TypeError` where one has got lost in a list"
+    self._check_nothing_lost()
+    yield from _once((path+k,p) for path,m in self._walk() for k,p in m._own('parameter'))
+
+@patch
+def parameters(self:Module)->Iterator: # Parameters, in the order of `named_parameters`
+    "Every parameter of this module and of those in it, each once"
+    for _,p in self.named_parameters(): yield p
+
+@patch
+def _check_nothing_lost(self:Module):
+    for path,m in self._walk():
+        for k in vars(m).keys()-_FLEETING-vars(m).get('_names', {}).keys(): _refuse_lost(path+k, vars(m)[k])
+
+# %% ../nbs/02a_modules.ipynb #7b31725d
 @patch
 def __repr__(self:Module):
     parts = (f"{k}: {v}" if isinstance(v, Module) else f"{k} {tuple(v.shape)}" for k,v in self._own('parameter', 'module'))
@@ -169,21 +186,7 @@ def modules(self:Module)->Iterator: # Modules, in the order of `named_modules`
     "This module and all in it, each once"
     for _,m in self.named_modules(): yield m
 
-# %% ../nbs/02a_modules.ipynb #4950bb27
-@patch
-def named_parameters(self:Module)->Iterator: # Pairs of a dotted name and a parameter
-    "Every parameter of this module and of those in it, each once; `TypeError` where one has got lost in a list"
-    for path,m in self._walk():
-        for k,v in vars(m).items():
-            if k not in _FLEETING and k not in vars(m).get('_names', ()): _refuse_lost(path+k, v)
-    yield from _once((path+k,p) for path,m in self._walk() for k,p in m._own('parameter'))
-
-@patch
-def parameters(self:Module)->Iterator: # Parameters, in the order of `named_parameters`
-    "Every parameter of this module and of those in it, each once"
-    for _,p in self.named_parameters(): yield p
-
-# %% ../nbs/02a_modules.ipynb #2650e077
+# %% ../nbs/02a_modules.ipynb #582ab287
 def accumulate_grad(
     p:Tensor, # Parameter
     g:Tensor, # Its gradient from one use, same shape. It becomes `p.grad` where there was none: pass a new tensor
@@ -195,7 +198,7 @@ def accumulate_grad(
 @patch
 def zero_grad(self:Module):
     "Forget the gradients of all parameters"
-    for p in self.parameters(): p.grad = None
+    for p in (p for _,m in self._walk() for _,p in m._own('parameter')): p.grad = None
 
 # %% ../nbs/02a_modules.ipynb #a67b46da
 class Linear(Module):
@@ -239,10 +242,14 @@ class Sequential(_Layers):
         for l in self: x = l(x)
         return x
     def bwd(self, g, x):
-        for i,l in reversed([*enumerate(self)]): g = l.backward(g, self.needs_input_grad or i>0)
+        layers,first = list(self),0
+        if not self.needs_input_grad: # then those in front that have no parameters have nothing to do
+            first = next((i for i,l in enumerate(layers) if any(m._own('parameter') for m in l.modules())), len(layers))
+            for m in (m for l in layers[:first] for m in l.modules()): vars(m).pop('_saved', None)
+        for i in range(len(layers)-1, first-1, -1): g = layers[i].backward(g, self.needs_input_grad or i>first)
         return g
 
-# %% ../nbs/02a_modules.ipynb #5c0739d4
+# %% ../nbs/02a_modules.ipynb #26bea8de
 class Sum(_Layers):
     "Branches: each gets the same input, and their outputs, which must have one shape, are added up"
     def forward(self, x):
@@ -258,7 +265,7 @@ class Identity(Module):
     def forward(self, x): return x
     def bwd(self, g, x): return g
 
-# %% ../nbs/02a_modules.ipynb #cec23059
+# %% ../nbs/02a_modules.ipynb #9394afb2
 @patch
 def register_buffer(self:Module,
     name:str, # Attribute
@@ -267,8 +274,7 @@ def register_buffer(self:Module,
 ):
     "Register a tensor that belongs to the module and is not trained; `TypeError` for anything else, `ValueError` for a name that is taken"
     names = vars(self).setdefault('_names', {})
-    if 'buffer' not in names.get(name, 'buffer') or name not in names and hasattr(self, name):
-        raise ValueError(f"{name} is an attribute already: choose another name")
+    if 'buffer' not in names.get(name, 'buffer') or name not in names and hasattr(self, name): raise ValueError(f"{name} is taken: choose another name")
     if tensor is not None and (isinstance(tensor, nn.Parameter) or not isinstance(tensor, Tensor)):
         raise TypeError(f"{name} must be a Tensor that is no parameter, or None, not {type(tensor).__name__}")
     self._check_part(name, tensor)
@@ -297,7 +303,8 @@ def _check_fits(here, saved):
 
 @patch
 def state_dict(self:Module)->dict: # Name -> tensor, sharing memory with the module's
-    "Parameters and buffers by name"
+    "Parameters and buffers by name; `TypeError` where one has got lost in a list"
+    self._check_nothing_lost()
     return {path+k: t.detach() for path,m in self._walk() for k,t in (*m._own('parameter'),*m._own('buffer'))}
 
 @patch
@@ -359,7 +366,7 @@ def eval_mode(
     finally:
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/02a_modules.ipynb #8822ba78
+# %% ../nbs/02a_modules.ipynb #1f964bfd
 def _add_hook(kind, hook, modules):
     "Register `hook` with all `modules`, and give one handle for all"
     first,*rest = [vars(m).setdefault(kind, OrderedDict()) for m in modules]
@@ -372,25 +379,22 @@ def register_forward_hook(self:Module,
     hook, # Called with the module, its arguments as a tuple, and its output, after each forward pass
 )->RemovableHandle: # Its `remove` ends it; so does the end of a `with`
     "Have `hook` called after each forward pass; it must return None"
-    return _add_hook('_forward_hooks', hook, [self])
+    return _add_hook('_hooks', hook, [self])
 
-@patch
-def register_full_backward_hook(self:Module,
-    hook, # Called with the module and two tuples: gradient of its input (or None), gradient of its output
-)->RemovableHandle: # Its `remove` ends it; so does the end of a `with`
-    "Have `hook` called after each backward pass; it must return None"
-    return _add_hook('_backward_hooks', hook, [self])
-
-# %% ../nbs/02a_modules.ipynb #fac630f6
+# %% ../nbs/02a_modules.ipynb #6adc6a09
 @patch
 def register_post_accumulate_grad_hook(self:Module,
     hook, # Called with a parameter of this module or of one in it
 )->RemovableHandle: # Its `remove` ends it; so does the end of a `with`
-    "Have `hook` called for each parameter when its gradient is complete, while the backward pass goes on"
-    users = {}
+    "Have `hook` called once for each parameter in a backward pass of this module, as soon as its gradient is complete"
+    users,told = {},set()
     for m in self.modules():
         for _,p in m._own('parameter'): users.setdefault(id(p), []).append(m)
     def ready(m):
-        for _,p in m._own('parameter'):
-            if not any('_saved' in vars(u) for u in users.get(id(p), ())): hook(p)
+        for p in self.parameters() if m is self else [p for _,p in m._own('parameter')]:
+            if p.grad is None or id(p) in told: continue
+            if m is not self and any('_saved' in vars(u) for u in users.get(id(p), ())): continue
+            told.add(id(p))
+            hook(p)
+        if m is self: told.clear()
     return _add_hook('_grad_hooks', ready, self.modules())

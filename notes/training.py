@@ -9,8 +9,7 @@ __all__ = ['logsumexp', 'log_softmax', 'softmax', 'nll', 'cross_entropy', 'logsu
            'confusion_matrix']
 
 # %% ../nbs/03_minibatch_training.ipynb #aaebdb70
-import copy,math,sys,torch
-import torch.utils.data as tud
+import copy,math,sys,torch,torch.utils.data as tud
 from fastcore.basics import patch
 from itertools import islice
 from torch import Tensor
@@ -127,7 +126,7 @@ def cross_entropy_grad(
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # Gradient with respect to `x`, (n, c)
     "Softmax less one-hot, times `g/n`; `ValueError` for wrong shapes, dtypes or classes"
-    return softmax(x)*(g.to(x)/len(x)) + nll_grad(g, x, targ)
+    return softmax(x)*(g.to(x)/len(x)) + nll_grad(g, x, targ) # which reads the shape of `x` only
 
 # %% ../nbs/03_minibatch_training.ipynb #a238e0cf
 class CrossEntropy(Module):
@@ -147,7 +146,7 @@ def accuracy(
 # %% ../nbs/03_minibatch_training.ipynb #1638e11e
 class Optimizer:
     "Base of all optimisers: a subclass writes `update`, the rule for one parameter"
-    fixed = {} # Settings of PyTorch's class of this name that this one has not, at the values where the two agree
+    fixed = {} # What PyTorch's class can do and this one can't, each with the value that switches it off
     def __init__(self,
         params, # Parameters, whose `.grad` the backward pass fills; or groups: dictionaries of `params` and settings
         lr:float, # Learning rate, for groups that have none of their own
@@ -205,11 +204,12 @@ def load_state_dict(self:Optimizer,
     here,saved = self.param_groups,state['param_groups']
     sizes,now = [len(g.get('params', h['params'])) for g,h in zip(saved, here)],[len(h['params']) for h in here]
     if len(saved)!=len(here) or sizes!=now: raise ValueError(f"saved were {len(saved)} groups, of {sizes} parameters, and here they are of {now}")
-    for g in saved:
-        wrong = [k for k in self.defaults if k not in g] + [k for k,v in self.fixed.items() if g.get(k, v)!=v]
-        if wrong: raise ValueError(f"saved with {', '.join(f'{k}={g.get(k)}' for k in wrong)}, and {type(self).__name__} can't go on from that")
+    ps,kept,free = self._params(),state.get('state', {}),{'params','initial_lr','foreach','fused','capturable','differentiable'}
+    for g in saved: # the first version of this package saved neither `params` nor `state`
+        wrong = {k for k in self.defaults if k not in g} | {k for k in g.keys()-self.defaults.keys()-free if g[k]!=self.fixed.get(k, math.nan)}
+        if wrong: raise ValueError(f"saved with {', '.join(f'{k}={g.get(k)}' for k in sorted(wrong))}: {type(self).__name__} can't go on from that")
+    if odd := [i for i in kept if not 0<=i<len(ps)]: raise ValueError(f"saved for parameter {odd[0]}, and there are {len(ps)}")
     def here_as(p, k, v): return v.to(p, copy=True) if isinstance(v, Tensor) and k!='step' else copy.deepcopy(v)
-    ps,kept = self._params(),state.get('state', {}) # the first version of this package saved none
     self.state = {ps[i]: {k: here_as(ps[i], k, v) for k,v in s.items() if v is not None} for i,s in kept.items()}
     for h,g in zip(here, saved): h.update({k: g[k] for k in self.defaults})
 

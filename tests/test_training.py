@@ -144,7 +144,7 @@ def test_sgd_with_groups_goes_into_pytorchs_and_back():
     assert [g['params'] for g in a.state_dict()['param_groups']] == [g['params'] for g in b.state_dict()['param_groups']] == [[0], [1, 2]]
 
 @pytest.mark.parametrize('change', [lambda s: s['param_groups'].pop(), lambda s: s['param_groups'][1]['params'].pop(), lambda s: s['param_groups'][0].pop('lr'),
-                                    lambda s: s['param_groups'][1].update(momentum=.9), lambda s: s['param_groups'][0].update(weight_decay=1e-4), lambda s: s['param_groups'][0].update(maximize=True)])
+                                    lambda s: s['param_groups'][1].update(momentum=.9), lambda s: s['param_groups'][0].update(weight_decay=1e-4), lambda s: s['param_groups'][0].update(maximize=True), lambda s: s['param_groups'][1].update(betas=(.9, .999)), lambda s: s['state'].update({7: dict(x=1)})])
 def test_a_state_that_does_not_fit_changes_nothing(change):
     ps = [nn.Parameter(randn(4, 3, seed=i)) for i in range(3)]
     opt = tr.SGD(grouped(ps), .1)
@@ -185,6 +185,16 @@ def test_a_rule_with_memory_goes_into_pytorchs_and_back():
     small = Momentum([p], .1)
     small.load_state_dict(dict(state={0: dict(momentum_buffer=randn(4, 3), step=torch.tensor(7.))}, param_groups=[dict(params=[0], lr=.1, momentum=.9)]))
     assert small.state[p]['momentum_buffer'].dtype == torch.float32 and small.state[p]['step'] == 7
+
+def test_another_optimisers_state_is_refused():
+    p = nn.Parameter(torch.ones(2))
+    for other in (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
+        o = other([p], lr=.3)
+        p.grad = torch.ones(2)
+        o.step()
+        opt = tr.SGD([p], .1)
+        with pytest.raises(ValueError, match="SGD can't go on"): opt.load_state_dict(o.state_dict())
+        assert opt.param_groups[0]['lr'] == .1 and not opt.state
 
 def test_optimiser_reads_what_the_first_version_saved():
     opt = tr.SGD([nn.Parameter(torch.ones(2))], .1)
