@@ -3,6 +3,7 @@ import base64, importlib, io, json, os, re, shutil, subprocess, sys
 import nbformat, pytest
 from PIL import Image, ImageDraw
 import lint, outputs, project
+from directives import directives
 from project import PATHS, ROOT, none, read
 
 runner = project.runner()
@@ -37,7 +38,7 @@ def test_one_module_each():
     mods = [(runner.module_of(read(p)), p.name) for p in PATHS]
     none([n for m, n in mods if not m], "Notebooks without `#| default_exp`")
     none([f"{n}: {m}" for m, n in mods if [k for k, _ in mods].count(m) > 1], "Notebooks that export one module")
-    none([f"{p.name}: {d}" for p in PATHS for c in read(p).cells if c.cell_type == 'code' for k, d in outputs.directives(c.source).items() if k in ('export', 'exports', 'exporti') and d],
+    none([f"{p.name}: {d}" for p in PATHS for c in read(p).cells if c.cell_type == 'code' for k, d in directives(c.source).items() if k in ('export', 'exports', 'exporti') and d],
          "Exports into another notebook's module")
 
 if os.environ.get('CI') and (ROOT/'.git').exists():  # `make` exports before the tests run: in CI that must have changed nothing
