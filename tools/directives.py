@@ -28,8 +28,8 @@ def code_of(source):
 
 def comments(source):
     "{number of the line: comment}; each line counts where Python can't tell comments from strings"
-    try: return {t.start[0]: t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
-    except (tokenize.TokenError, SyntaxError): return dict(enumerate(source.split('\n'), 1))
+    try: return {t.start[0]: t.string for t in tokenize.generate_tokens(io.StringIO(source, newline=None).readline) if t.type == tokenize.COMMENT}
+    except (tokenize.TokenError, SyntaxError, ValueError): return dict(enumerate(source.split('\n'), 1))
 
 def passed_over(source):
     "(number of the line, why) of each directive that nobody obeys"
