@@ -7,29 +7,47 @@ __all__ = ['export_notebook', 'set_seed', 'test_near', 'test_near_zero', 'rel_er
            'Timing', 'compare_times', 'timeit']
 
 # %% ../nbs/00_exports.ipynb #67af50f2
-import ast,json,random,re,time
+import ast,io,json,random,re,time,tokenize
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from pprint import pformat
 import numpy as np, torch
 from torch import Tensor
 
 # %% ../nbs/00_exports.ipynb #79f850d1
-def _marks(src):
-    "The lines `#| name value` at the top of a cell's text, as a dictionary"
-    res = {}
-    for line in src.splitlines():
-        m = re.match(r'#\|\s*(\w[\w-]*):?\s*(.*)', line)
-        if not m: break
-        res[m[1]] = m[2].strip()
-    return res
+def _top(src):
+    "The lines at the top of a cell's text: marks, blank ones, and magics such as `%%time`"
+    return [*takewhile(lambda l: re.match(r'\s*(#\s*\||%%\w|$)', l), src.split('\n'))]
 
-def _code_cells(nb):
-    "(id, marks, text without the marks) of each code cell"
-    cells = [c for c in nb['cells'] if c['cell_type']=='code']
-    texts = [(c.get('id',''),''.join(c['source'])) for c in cells]
-    return [(i, ms:=_marks(s), '\n'.join(s.splitlines()[len(ms):])) for i,s in texts]
+def _marks(src):
+    "The marks `#| name value` at the top of a cell's text, as a dictionary"
+    found = [re.match(r'\s*#\s*\|\s*([^\s:]*)\s*:?\s?(.*?)\s*$', l) for l in _top(src)]
+    return {m[1]: '' if m[2]=='true' else m[2] for m in found if m}
+
+# %% ../nbs/00_exports.ipynb #5a90c6e2
+_KNOWN = {'default_exp','export','hide','echo','code-fold','eval','fig-alt','varies'}
+
+def _comments(src):
+    "(line, comment) in `src`; every line where Python can't tell comments from strings"
+    tokens = tokenize.generate_tokens(io.StringIO(src, newline=None).readline)
+    try: return [(t.start[0],t.string) for t in tokens if t.type==tokenize.COMMENT]
+    except (tokenize.TokenError,SyntaxError,ValueError): return [*enumerate(src.split('\n'), 1)]
+
+def _refused(src, kind='code', metadata=()):
+    "(line, why) of the marks of a cell that would do nothing, or not what they do here"
+    if 'nbdev' in metadata: yield 1,"a mark in the metadata isn't read: write a line `#| name`"
+    for n,line in enumerate(_top(src), 1):
+        for name,value in _marks(line).items():
+            if kind!='code': yield n,"a mark belongs at the top of a code cell"
+            elif name not in _KNOWN: yield n,f"nobody knows the mark `{name}`, only {', '.join(sorted(_KNOWN))}"
+            elif name=='export' and value: yield n,f"`export` takes no name, and has `{value}`: write `#| export`"
+            elif name=='default_exp' and not value.isidentifier():
+                yield n,f"`{value}` can't name a module: use letters, digits and `_`"
+    for n,line in _comments(src) if kind=='code' else []:
+        if n>len(_top(src)) and re.match(r'\s*#\s*\|', line):
+            yield n,"a mark below code does nothing: move it to the top"
 
 # %% ../nbs/00_exports.ipynb #2ec5af6a
 def _public_names(src):
@@ -37,37 +55,77 @@ def _public_names(src):
     res = []
     for o in ast.parse(src).body:
         if isinstance(o, (ast.FunctionDef,ast.AsyncFunctionDef,ast.ClassDef)):
-            if not any(ast.unparse(d).startswith('patch') for d in o.decorator_list): res.append(o.name)
-        elif isinstance(o, (ast.Assign,ast.AnnAssign)):
-            targets = o.targets if isinstance(o, ast.Assign) else [o.target]
-            res += [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+            called = [getattr(getattr(d,'func',d), 'id', '') for d in o.decorator_list]
+            if not any(d.startswith('patch') for d in called): res.append(o.name)
+        elif isinstance(o, (ast.Assign,ast.AnnAssign,ast.AugAssign)):
+            targets = getattr(o, 'targets', None) or [o.target]
+            res += [n.id for t in targets for n in getattr(t,'elts',[t]) if isinstance(n, ast.Name)]
+            if '_all_' in res: raise SyntaxError("`_all_` isn't read: what is public has no underscore", ('', o.lineno, 0, ''))
     return list(dict.fromkeys(n for n in res if n[0]!='_'))
 
 # %% ../nbs/00_exports.ipynb #53ee1e9a
 def _relative_imports(src, pkg):
-    "`src` with `from pkg.x import y` turned into `from .x import y`"
-    lines = src.split('\n')
+    "`src` with `from pkg.x import y` turned into `from .x import y`; `SyntaxError` where it isn't a line of its own"
+    lines = [*io.StringIO(src, newline='')]   # ended where Python ends them
     for o in ast.parse(src).body:
-        if isinstance(o, ast.ImportFrom): lines[o.lineno-1] = re.sub(rf'^from\s+{pkg}\b\.?', 'from .', lines[o.lineno-1])
-    return '\n'.join(lines)
+        if not isinstance(o, ast.ImportFrom) or not (o.level or re.match(rf'{pkg}\b', o.module)): continue
+        old,why = lines[o.lineno-1],f"write one line `from {pkg}.x import y`, no brackets, nothing before it"
+        lines[o.lineno-1] = new = re.sub(rf'^(from +){pkg}\b\.?', r'\1.', old)
+        if o.level or o.end_lineno>o.lineno or new==old: raise SyntaxError(why, ('', o.lineno, 0, ''))
+    return ''.join(lines)
+
+# %% ../nbs/00_exports.ipynb #c26fa94d
+def _code_cells(nb, name):
+    "(place, id, marks, text) of code cells of `nb`, the file `name`; `ValueError` for a mark that is refused"
+    res = []
+    for i,c in enumerate(nb['cells'], 1):
+        place = f"{name}, cell {i} (id {c.get('id')})"
+        src,kind = ''.join(c['source']),c['cell_type']
+        meta = {**nb.get('metadata',{}), **c.get('metadata',{})}
+        for line,why in _refused(src, kind, meta): raise ValueError(f"{place}, line {line}: {why}")
+        if kind=='code': res.append((place, c.get('id',''), _marks(src), src))
+    return res
+
+def _promise(nb):
+    "The lines after `>` under the title"
+    prose = (''.join(c['source']) for c in nb['cells'] if c['cell_type']=='markdown')
+    found = re.search(r'(?:^> .*\n?)+', next((s for s in prose if s.startswith('# ')), ''), re.M)
+    return '\n'.join(l.lstrip('> ').strip() for l in found[0].split('\n')).strip() if found else ''
+
+# %% ../nbs/00_exports.ipynb #f7053be8
+def _module_texts(cells, pkg):
+    "Texts of `cells` without marks, and their public names; `ValueError` for what a module can't hold"
+    texts,names = [],[]
+    for place,_,_,src in cells:
+        try:
+            compile(f'__all__ = ();{src}', place, 'exec')
+            texts.append('\n'.join(_relative_imports(src, pkg).split('\n')[len(_top(src)):]))
+            names += _public_names(src)
+        except (SyntaxError,ValueError) as e:
+            line,why = getattr(e,'lineno',0) or 1,getattr(e,'msg',e)
+            raise ValueError(f"{place}, line {line} can't go into a module: {why}") from None
+    return texts,list(dict.fromkeys(names))
 
 # %% ../nbs/00_exports.ipynb #a1423d01
 def export_notebook(
     path:str|Path, # A notebook
     folder:str|Path, # Folder of the package; made where it is missing
     pkg:str='notes', # Name of the package, for its relative imports
-)->Path: # The module; `ValueError` unless one cell says `default_exp`
+)->Path: # The module; `ValueError` with cell and line where the notebook asks for more than is done here
     "Write the module that a notebook describes"
     path,nb = Path(path),json.loads(Path(path).read_text(encoding='utf-8'))
-    mods = [ms['default_exp'] for _,ms,_ in _code_cells(nb) if 'default_exp' in ms]
+    cells = _code_cells(nb, path.name)
+    mods = [ms['default_exp'] for *_,ms,_ in cells if 'default_exp' in ms]
     if len(mods)!=1: raise ValueError(f"{path} needs one cell with `#| default_exp name`, and has {len(mods)}")
-    doc = '\n'.join(s[2:].strip() for s in ''.join(nb['cells'][0]['source']).splitlines() if s.startswith('> '))
-    cells = [(i,_relative_imports(s,pkg)) for i,ms,s in _code_cells(nb) if 'export' in ms]
-    names = pformat(_public_names('\n'.join(s for _,s in cells)), width=110, compact=True)
-    parts = [repr(doc), f'# Written by export_notebook from {path.name}: edit that, not this.', f'__all__ = {names}']
+    cells = [c for c in cells if 'export' in c[2]]
+    if not cells: raise ValueError(f"{path} has nothing to export: write `#| export` at the top of a cell")
+    texts,names = _module_texts(cells, pkg)
+    doc,names = _promise(nb),pformat(names, width=110, compact=True)
+    parts = [f'# Written by export_notebook from {path.name}: edit that, not this.', f'__all__ = {names}']
+    parts = [repr(doc)]*bool(doc) + parts + [f'# %% {path.name} #{i}\n{s}' for (_,i,*_),s in zip(cells, texts)]
     res = Path(folder)/f'{mods[0]}.py'
     res.parent.mkdir(parents=True, exist_ok=True)
-    res.write_text('\n\n'.join([*parts, *(f'# %% {path.name} #{i}\n{s}' for i,s in cells)])+'\n', encoding='utf-8')
+    res.write_text('\n\n'.join(parts)+'\n', encoding='utf-8')
     return res
 
 # %% ../nbs/00_exports.ipynb #d343d50c

@@ -2,13 +2,13 @@
 
 `RULES` lists them; `tests/test_notebooks.py` applies each to each notebook, and shows of each that it can fail.
 """
-import ast, io, re, tokenize
+import ast, re
 from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
-from outputs import PICTURES, VARIES, directives, varies
+from directives import code_of, directives, passed_over, rewritten
+from outputs import PICTURES, VARIES, varies
 from project import read
 
-KNOWN = {'default_exp', 'export', 'exports', 'exporti', 'hide', 'hide_input', 'echo', 'code-fold', 'eval', 'fig-alt', 'varies'}
 HTML = {'details', 'summary', 'code', 'img', 'sub', 'sup', 'kbd', 'br'}
 HIDDEN = "#| hide\ntry: import notes\nexcept ImportError:\n    %pip install -q foundation-notes"
 MAX_LINES = 30
@@ -40,11 +40,6 @@ def prose(md, math=False):
 def tree(source):
     "Syntax tree of a cell, IPython's magics rewritten"
     return ast.parse(TransformerManager().transform_cell(source))
-
-def directive_comments(source):
-    "Numbers of the lines that are `#|` comments (in a string they are none)"
-    try: return [t.start[0] for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT and t.string.startswith('#|')]
-    except (tokenize.TokenError, SyntaxError): return []
 
 def headings(nb):
     "(level, text) of every heading, in order"
@@ -91,20 +86,21 @@ def structure(nb, path):
         if 'attachments' in c: yield f"{where(i, c)} holds an attachment, which the site can't show"
 
 def directive_lines(nb, path):
-    "Only directives that the tools know"
+    "Only directives that the tools know, in code cells, written as the house writes them"
+    for i, c in enumerate(nb['cells'], 1):
+        if c['cell_type'] != 'code' and directives(c['source']): yield f"{where(i, c)}: a `#|` line belongs into a code cell"
+        if 'nbdev' in {**nb['metadata'], **c['metadata']}: yield f"{where(i, c)}: `nbdev` in the metadata exports what no reader sees marked: write a `#|` line"
     for i, c in cells(nb, 'code'):
-        for name in directives(c['source']).keys() - KNOWN: yield f"{where(i, c)}: nobody knows `#| {name}`"
+        for line, why in passed_over(c['source']): yield f"{where(i, c)}, line {line}: {why}"
+        for line in rewritten(c['source']): yield f"{where(i, c)}, line {line}: write `#| name`; a formatter (black does) has changed it"
         for w in varies(c['source']) - VARIES: yield f"{where(i, c)}: `#| varies: {w}`; it can be {', '.join(sorted(VARIES))}"
-        top = len(directives(c['source']))
-        if any(line > top for line in directive_comments(c['source'])): yield f"{where(i, c)}: a `#|` line must stand at the cell's top"
 
 def needless_masks(nb, path):
     "`#| varies` only where there is something that varies"
     clock = re.compile(r'tim|clock|speed|fast|slow|perf|flop|byte|memory|malloc|peak|rate|bandwidth|roof|thread|cpu|bench|ladder|measure|B/s|\bid\(|ptr|version', re.I)
     for i, c in cells(nb, 'code'):
         if not (w := varies(c['source'])): continue
-        code = '\n'.join(l for l in c['source'].splitlines() if not l.startswith('#|'))
-        if not clock.search(code): yield f"{where(i, c)} says `varies` and nothing in its code looks like a clock, the memory or the CPU"
+        if not clock.search(code_of(c['source'])): yield f"{where(i, c)} says `varies` and nothing in its code looks like a clock, the memory or the CPU"
         data = [o['data'] for o in c['outputs'] if 'data' in o]
         if 'picture' in w and not any(PICTURES & d.keys() or '<img' in str(d.get('text/html')) or '<svg' in str(d.get('text/html')) for d in data): yield f"{where(i, c)} says `varies: picture` and shows none"
         if 'numbers' in w and not any(re.search(r'\d', str(o.get('data', o.get('text')))) for o in c['outputs']): yield f"{where(i, c)} says `varies: numbers` and shows none"
@@ -149,7 +145,7 @@ def alt_text(nb, path):
 def code(nb, path):
     "Short cells, imports in cells of their own, and none of the slips that `style.md` lists"
     for i, c in cells(nb, 'code'):
-        d, lines = directives(c['source']), [l for l in c['source'].splitlines() if not l.startswith('#|')]
+        d, lines = directives(c['source']), code_of(c['source']).split('\n')
         if len(lines) > MAX_LINES: yield f"{where(i, c)} has {len(lines)} lines (at most {MAX_LINES})"
         if c['source'].strip() == HIDDEN: continue
         try: t = tree(c['source'])

@@ -16,6 +16,7 @@ The rules:
 import base64, io, re
 import numpy as np
 from PIL import Image, ImageSequence
+from directives import directives
 
 RTOL, RTOL_DIGIT, ATOL = 1e-4, 1e-3, 1e-6
 PIXELS, MEAN, BLOCK = 2, .002, .1
@@ -34,15 +35,6 @@ _noise = [(re.compile(p), r) for p, r in (
     (r'\btmp[a-z0-9_]{8}\b', 'tmp…'))]
 _data_uri = re.compile(r'data:(image/[\w+]+);base64,([\w+/=\\\n]+)')
 
-
-def directives(source):
-    "The `#| name: value` lines at the top of a cell, as a dict"
-    d = {}
-    for line in source.splitlines():
-        if not line.startswith('#|'): break
-        name, _, value = line[2:].strip().replace(':', ' ', 1).partition(' ')
-        d[name] = value.strip()
-    return d
 
 def varies(source):
     "What a cell says that varies from run to run"
@@ -155,5 +147,6 @@ def differences(stored, fresh):
     "Sentences that say where the outputs of the notebook `stored` are not those of `fresh`, which holds the same cells"
     a, b = ([(c['id'], c['cell_type'], c['source']) for c in nb['cells']] for nb in (stored, fresh))
     if a != b: return ["the fresh run was made from other cells"]
-    return [f"cell {i} (id {s['id']}): {d}\n    {s['source'].strip().splitlines()[-1] if s['source'].strip() else ''}"
+    last = lambda c: c['source'].strip().split('\n')[-1]
+    return [f"cell {i} (id {s['id']}): {d}\n    {last(s)}"
             for i, (s, f) in enumerate(zip(stored['cells'], fresh['cells']), 1) if s['cell_type'] == 'code' for d in cell_differences(s, f)]

@@ -1,10 +1,11 @@
 "Where things are in the project"
-import importlib.util
+import importlib.util, sys
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT/'nbs').glob('*.ipynb'))
+sys.path.append(str(ROOT/'tools'))  # `directives`, which all read `#|` lines with
 MODULES = sorted(p.stem for p in (ROOT/'notes').glob('[!_]*.py'))
 
 def none(found, message):

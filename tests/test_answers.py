@@ -37,7 +37,7 @@ def run(where, code, imports):
         exec(compile(code, 'answer', 'exec'), ns)
     except Exception as e:
         lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == 'answer'] or [getattr(e, 'lineno', 0)]
-        shown = '\n'.join(f"{'→' if n == lines[0] else ' '} {l}" for n, l in enumerate(code.splitlines(), 1))
+        shown = '\n'.join(f"{'→' if n == lines[0] else ' '} {l}" for n, l in enumerate(code.split('\n'), 1))
         return f"{where}: {type(e).__name__}: {e}\n\n{shown}"
 
 @pytest.mark.parametrize('notebook,question,code,imports', [pytest.param(*a, id=f'{a[0]}: {a[1]}') for a in answers()])

@@ -3,6 +3,7 @@ import base64, importlib, io, json, os, re, shutil, subprocess, sys
 import nbformat, pytest
 from PIL import Image, ImageDraw
 import lint, outputs, project
+from directives import directives
 from project import PATHS, ROOT, none, read
 
 runner = project.runner()
@@ -37,7 +38,7 @@ def test_one_module_each():
     mods = [(runner.module_of(read(p)), p.name) for p in PATHS]
     none([n for m, n in mods if not m], "Notebooks without `#| default_exp`")
     none([f"{n}: {m}" for m, n in mods if [k for k, _ in mods].count(m) > 1], "Notebooks that export one module")
-    none([f"{p.name}: {d}" for p in PATHS for c in read(p).cells if c.cell_type == 'code' for k, d in outputs.directives(c.source).items() if k in ('export', 'exports', 'exporti') and d],
+    none([f"{p.name}: {d}" for p in PATHS for c in read(p).cells if c.cell_type == 'code' for k, d in directives(c.source).items() if k in ('export', 'exports', 'exporti') and d],
          "Exports into another notebook's module")
 
 if os.environ.get('CI') and (ROOT/'.git').exists():  # `make` exports before the tests run: in CI that must have changed nothing
@@ -261,10 +262,11 @@ MD = [('portable', s) for s in (':::{note}\nx\n:::', '{{< include x >}}', '```{n
                                 '<details><summary>q</summary>\nx\n\n</details>', '<details><summary>q</summary>\n\nx\n</details>', '<!-- x -->', '<details>')] + \
      [('measured', s) for s in ('It takes 12.3 µs.', 'It takes 3 ms', 'now 1.5 seconds', 'about 20 GFLOP/s', 'at 12 GB/s', 'some 75,000× quicker', '$45{,}000$ is 3,700 times faster', 'ten times as fast', 'it took 4 s', 'two to three times slower')] + \
      [('alt_text', '![](x.png)'), ('alt_text', '<img src="x.png">'), ('links', '[x](99_none.ipynb)'), ('links', '[x](#nowhere)'), ('links', '[x](http://a.b)'), ('structure', '#### Too deep'), ('structure', '# Twice'), ('structure', ' '),
-      ('questions', '<details><summary>q</summary>\n\n```\ncode\n```\n\n</details>')]
+      ('questions', '<details><summary>q</summary>\n\n```\ncode\n```\n\n</details>'), ('directive_lines', '#| hide\nWords'), ('directive_lines', '\n# | export')]
 CODE = [('code', s) for s in ('#| export\ndef f(x): return x.squeeze()', '#| export\ndef f(x): return torch.squeeze(x)', 'assert True', 'raise NotImplemented', 'pickle.load(f)', '#| export\ndef f(x): assert x', 'import os\nos.getcwd()',
                               'def f(input): return 1', 'try: f()\nexcept: pass', '\n'.join(f'x = {i}' for i in range(31)), 'x = (')] + \
-       [('directive_lines', '#| exprt\nx'), ('directive_lines', '#| varies: colours\nx'), ('directive_lines', 'x = 1\n#| hide\ny = 2'), ('needless_masks', '#| varies: numbers\nx+1'), ('alt_text', '#| fig-alt: A curve that rises.\nf()')]
+       [('directive_lines', '#| exprt\nx'), ('directive_lines', '#| varies: colours\nx'), *(('directive_lines', s) for s in ('x = 1\n#| hide\ny = 2', 'x = 1\n# | hide', '# Why\n#| hide\nx', 'x = 1 #| hide', "!echo it's\n#| hide", '# | hide\nx', '#|hide\nx', ' #| hide\nx', '#| exports\nx', '#|\nx')),
+        ('needless_masks', '#| varies: numbers\nx+1'), ('alt_text', '#| fig-alt: A curve that rises.\nf()')]
 
 @pytest.mark.parametrize('rule,source', MD)
 def test_bad_prose_is_caught(rule, source): assert rule in found(made(('markdown', source)))
@@ -286,6 +288,25 @@ def test_bad_outputs_are_caught():
     assert not found(meant)
     meant.cells[7].outputs = []
     assert 'errors' in found(meant)
+
+def test_marks_in_the_metadata_are_caught():
+    for part in (lambda nb: nb, lambda nb: nb.cells[5]):
+        nb = made()
+        part(nb).metadata['nbdev'] = {'export': 'true'}
+        assert found(nb) == {'directive_lines'}
+
+@pytest.mark.parametrize('source', ['%%time\n#| hide\nx', '#| hide\n\n#| varies: text\ntimeit(x)', 's = """\n#| hide\n"""', 'x = "a\u2028#| hide"', '##| hide\nx', "%%bash\necho it's"])
+def test_harmless_directives_pass(source): assert 'directive_lines' not in found(made(('code', source)))
+
+def test_what_a_cell_does_not_show_is_no_line_of_it():
+    "U+2028 ends no line, and marks are no code, however they are written"
+    assert found(made(('code', '# | hide\n\n' + '\n'.join(f'x = "{i}\u2028"' for i in range(30))))) == {'directive_lines'}
+    assert 'needless_masks' in found(made(('code', '# | varies: numbers, speed\nx+1'), outs=[result(text_plain='1')]))
+
+def test_the_runner_reads_directives_as_nbdev_does():
+    nb = lambda *cells: nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in cells])
+    for s in ('#| default_exp a', '# | default_exp: a', '\n#| hide\n#|default_exp a\n', '%%time\n#| default_exp  a \nx'): assert runner.module_of(nb('x', s)) == 'a'
+    assert runner.module_of(nb('x', 's = """\n#| default_exp a\n"""', 'x\n#| default_exp a')) is None
 
 def test_bad_structure_is_caught():
     for i in (0, 1, 3, 7, 8, 9):

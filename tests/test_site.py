@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS, TOOL, BUILD = ROOT/'_docs', ROOT/'tools'/'site', ROOT/'_build'
 sys.path.insert(0, str(TOOL))
 import api
+from directives import code_of, directives
 
 NOTEBOOKS = sorted(p.stem for p in (ROOT/'nbs').glob('[0-9]*.ipynb'))
 MODULES = {m.name: m for m in api.modules()}
@@ -103,15 +104,12 @@ def test_directives_are_obeyed(name):
     expected = []
     for c in notebook(name)['cells']:
         if c['cell_type'] != 'code': continue
-        lines = src(c).split('\n')
-        d = [l for l in lines if l.startswith('#|')]
-        has = lambda what: any(re.match(rf'#\|\s*{what}\b', l) for l in d)
-        body = '\n'.join(l for l in lines if l not in d).strip('\n')
-        if body and not has('hide') and not has('echo: false'): expected.append(body)
-        if has('hide') and len(body) > 20: assert body not in code
+        d, body = directives(src(c)), code_of(src(c)).strip('\n')
+        if body and 'hide' not in d and d.get('echo') != 'false': expected.append(body)
+        if 'hide' in d and len(body) > 20: assert body not in code
     assert code == expected
     folded = [b for b in page.having('hide') if b['tag'] == 'details']
-    assert len(folded) == sum(bool(re.search(r'^#\|\s*code-fold: true', src(c), re.M)) for c in notebook(name)['cells'])
+    assert len(folded) == sum('code-fold' in directives(src(c)) for c in notebook(name)['cells'] if c['cell_type'] == 'code')
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
 def test_exported_cells_are_labelled_with_the_line_they_became(name):
@@ -124,7 +122,7 @@ def test_exported_cells_are_labelled_with_the_line_they_became(name):
         line = (ROOT/m[1]).read_text(encoding='utf-8').split('\n')[int(m[2])-1]
         assert line == re.sub(r'^from notes\.', 'from .', code.split('\n')[0]) or line == code.split('\n')[0], link
         n += 1
-    exported = [c for c in notebook(name)['cells'] if c['cell_type'] == 'code' and re.match(r'#\|\s*export', src(c))]
+    exported = [c for c in notebook(name)['cells'] if c['cell_type'] == 'code' and 'export' in directives(src(c))]
     assert n == len(exported) > 0
     assert page.having('exported')[0]['attrs']['id'].startswith('cell-')
 
@@ -178,6 +176,17 @@ def test_cells_become(prepared):
     assert [c['source'] for c in cells[1:]] == ['1', 'plot()', 's = """\n#| export\n"""']
     assert cells[1]['metadata']['tags'] == ['remove-input']
     assert cells[2]['metadata'] == {'tags': ['hide-input'], 'mystnb': {'image': {'alt': 'A "line" & more.'}}}
+
+@pytest.mark.parametrize('mark', ['#| {}', '#|{}', '# | {}', '  #\t|  {}', '\n\n#| {}', '#| varies: text\n\n#| {}', '#| {}\n'])
+def test_a_mark_is_read_as_nbdev_reads_it(prepared, mark):
+    "As after black, under blank lines, among others: the runner and the exporter read the same cell so"
+    cells = prepared(('markdown', '# T'), *(('code', mark.format(m)+'\nf()') for m in ('hide', 'echo: false', 'code-fold: true', 'code-fold', 'code-fold: false')))
+    assert [(c['source'], c['metadata'].get('tags')) for c in cells[1:]] == [('f()', ['remove-input']), ('f()', ['hide-input']), ('f()', ['hide-input']), ('f()', [])]
+
+def test_what_is_no_mark_stays(prepared):
+    cells = prepared(('markdown', '# T'), ('code', '%%time\n#| code-fold: true\nf()'), ('code', 'x\n#| hide'), ('code', '##| hide\nx'), ('code', '#| echo: true\ns = "a\u2028#| b\fc"'))
+    assert [c['source'] for c in cells[1:]] == ['%%time\nf()', 'x\n#| hide', '##| hide\nx', 's = "a\u2028#| b\fc"']
+    assert cells[1]['metadata']['tags'] == ['hide-input']
 
 def test_markdown_becomes(prepared):
     _, c = prepared(('markdown', '# T'), ('markdown', '<details><summary>Is `a<b` $n^2$?</summary>\n\n[r](../README.md#use) [m](../Makefile)'))

@@ -11,6 +11,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from directives import directives
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, NOTES, BUILD = ROOT/'nbs', ROOT/'notes', ROOT/'_build'
@@ -45,8 +46,7 @@ def code_cells(nb): return [c for c in nb.cells if c.cell_type == 'code']
 
 def module_of(nb):
     "Name of the module that notebook `nb` exports, or None"
-    m = re.search(r'^#\|\s*default_exp:? (\S+)', '\n'.join(c.source for c in code_cells(nb)), re.M)
-    return m and m.group(1)
+    return next((m for c in code_cells(nb) if (m := directives(c.source).get('default_exp'))), None)
 
 def key(path):
     "Digest of all that decides what the notebook at `path` prints"

@@ -9,6 +9,7 @@ ROOT = HERE.parents[1]
 BUILD, OUT = ROOT/'_build', ROOT/'_docs'
 SRC, STATIC, TREES, KEY = BUILD/'site-src', BUILD/'site-static', BUILD/'site-trees', BUILD/'site.key'
 sys.path[:0] = [str(HERE), str(ROOT)]
+sys.path.append(str(HERE.parent))
 
 def digest(paths):
     h = hashlib.sha256(platform.python_version().encode())
@@ -70,7 +71,7 @@ def main():
     ap.add_argument('--stored', action='store_true', help="use the outputs stored in nbs/")
     nbs, start = ROOT/'nbs' if ap.parse_args().stored else BUILD/'nbs', time.perf_counter()
     tools = digest([*sorted(p for p in HERE.rglob('*') if p.is_file() and '__pycache__' not in p.parts),
-                    ROOT/'requirements.txt', ROOT/'pyproject.toml'])
+                    HERE.parent/'directives.py', ROOT/'requirements.txt', ROOT/'pyproject.toml'])
     key = tools+digest([*sorted(nbs.glob('*.ipynb')), *sorted((ROOT/'notes').glob('*.py')), ROOT/'README.md',
                         *sorted((ROOT/'bench').glob('*.py')), *sorted((ROOT/'bench'/'results').glob('*.json'))])
     old = KEY.read_text() if KEY.exists() else ''

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+sys.path.append(str(HERE.parent))
 import api
 
 project, author = api.NAME, api.PROJECT['authors'][0]['name']

@@ -8,6 +8,7 @@ from html import escape
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 import api
+from directives import code_of, directives
 
 MODULES = api.modules()
 # `name`, `module.name`, `notes.module.name`, `Class.method` -> (module, name)
@@ -15,21 +16,14 @@ NAMES = {key: (m, n) for m in reversed(MODULES) for n in m.public for key in (n,
 CELLS = {(m.notebook, cell): (m, line) for m in MODULES for cell, line in m.cells.items()}
 COLAB = f'https://colab.research.google.com/github/{api.OWNER}/{api.NAME}/blob/main/nbs/'
 
-def directives(source):
-    "Split the `#|` lines at the top of a cell from the rest: {'export': '', 'fig-alt': 'A plot', ...} and the code"
-    lines, found = source.split('\n'), {}
-    while lines and (m := re.match(r'#\s*\|\s*([\w-]+):?\s*(.*?)\s*$', lines[0])):
-        found[m[1]] = m[2]
-        lines.pop(0)
-    return found, '\n'.join(lines).strip('\n')
-
 def code_cell(cell, notebook):
     "The cells that stand for one code cell on the page"
-    d, cell['source'] = directives(''.join(cell['source']))
+    src = ''.join(cell['source'])
+    d, cell['source'] = directives(src), code_of(src).strip('\n')
     if 'hide' in d or not cell['source']: return []
     tags = cell['metadata'].setdefault('tags', [])
     if d.get('echo') == 'false': tags.append('remove-input')
-    if d.get('code-fold') == 'true': tags.append('hide-input')
+    if d.get('code-fold', 'false') != 'false': tags.append('hide-input')
     if 'fig-alt' in d: cell['metadata']['mystnb'] = {'image': {'alt': d['fig-alt']}}
     if (notebook, cell.get('id')) not in CELLS: return [cell]
     mod, line = CELLS[notebook, cell['id']]
