@@ -112,13 +112,14 @@ def matmul_elementwise(
 
 # %% ../nbs/01_matmul.ipynb #50634ebd
 def broadcast_shapes(
-    *shapes:tuple, # Shapes of the tensors that are to meet, each a tuple of sizes
+    *shapes:tuple, # Shapes of the tensors that are to meet, each a tuple of sizes, or one size
 )->tuple: # The shape of what comes out
     "Shape that tensors of these shapes have together; `ValueError` where two sizes differ and neither is 1"
+    shapes = [(s,) if hasattr(s, '__index__') else tuple(s) for s in shapes]
     n,res = max(map(len,shapes), default=0),[]
-    for sizes in zip(*[(1,)*(n-len(s))+tuple(s) for s in shapes]):
+    for sizes in zip(*[(1,)*(n-len(s))+s for s in shapes]):
         wanted = set(sizes)-{1}
-        if len(wanted)>1: raise ValueError(f"shapes {', '.join(str(tuple(s)) for s in shapes)} don't broadcast: sizes {sorted(wanted)} meet, and neither is 1")
+        if len(wanted)>1: raise ValueError(f"shapes {', '.join(map(str, shapes))} don't broadcast: sizes {sorted(wanted)} meet, and neither is 1")
         res.append(wanted.pop() if wanted else 1)
     return tuple(res)
 
