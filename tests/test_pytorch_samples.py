@@ -8,8 +8,6 @@ Importing that module changes flags and seeds for the whole process, so it happe
 import collections, json, linecache, os, re, subprocess, sys, traceback
 from pathlib import Path
 import pytest, torch
-import torch.nn.functional as F
-from torch import nn
 from notes import convolutions as cv, fully_connected as fc, matmul as mm, modules as mo, training as tr
 
 ROOT = Path(mm.__file__).resolve().parent
