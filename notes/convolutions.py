@@ -240,7 +240,7 @@ def avg_pool2d_grad(
     g_u = (g/(kh*kw))[:,:,None,None].expand(n, c, kh, kw, oh, ow)
     return _add_windows(g_u, x.shape[2:], kernel_size if stride is None else stride, padding)
 
-# %% ../nbs/04_convolutions.ipynb #9fbec6f0
+# %% ../nbs/04_convolutions.ipynb #58338e8b
 def _refuse(layer, given, **agree):
     "Refuse settings that PyTorch's layer of this name has and ours has not, but for the values where the two agree"
     for k,v in given.items():
@@ -248,6 +248,7 @@ def _refuse(layer, given, **agree):
         if k not in agree: raise TypeError(f"{name} knows no {k}")
         if v!=agree[k]: raise ValueError(f"{name} knows {k}={agree[k]!r} only, not {v!r}: take nn.{name}")
 
+# %% ../nbs/04_convolutions.ipynb #9fbec6f0
 class Conv2d(Module):
     "`nn.Conv2d` from scratch, with its own gradient"
     def __init__(self,
@@ -262,20 +263,19 @@ class Conv2d(Module):
         device=None, # Where the parameters lie; PyTorch's default if not given
         dtype=None, # What they are made of; PyTorch's default if not given
         a:float=math.sqrt(5), # Slope for `kaiming_uniform_`: PyTorch's √5, or 0 where a ReLU follows
-        **others, # PyTorch's other settings, at the values that stand in the next line
+        **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
-        _refuse(self, others, groups=1, padding_mode='zeros')
+        _refuse(self, kwargs, groups=1, padding_mode='zeros')
         self.kernel_size,*how = _pairs(kernel_size, stride, padding, dilation)
         self.stride,self.padding,self.dilation = how
         w = kaiming_uniform_(torch.empty(out_channels, in_channels, *self.kernel_size, device=device, dtype=dtype), a)
         self.weight,self.bias = nn.Parameter(w, requires_grad=False),None
         bound = 1/math.sqrt(fans(w)[0])
         if bias: self.bias = nn.Parameter(w.new_empty(out_channels).uniform_(-bound, bound), requires_grad=False)
-    def forward(self, x):
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+    def _how(self): return self.stride,self.padding,self.dilation
+    def forward(self, x): return conv2d(x, self.weight, self.bias, *self._how())
     def bwd(self, g, x):
-        how = self.stride,self.padding,self.dilation
-        g_x,g_w,g_b = conv2d_grad(g, x, self.weight, self.bias, *how, self.needs_input_grad)
+        g_x,g_w,g_b = conv2d_grad(g, x, self.weight, self.bias, *self._how(), self.needs_input_grad)
         accumulate_grad(self.weight, g_w)
         if self.bias is not None: accumulate_grad(self.bias, g_b)
         return g_x
@@ -287,9 +287,9 @@ class MaxPool2d(Module):
         kernel_size:int|tuple, # Size of a window
         stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
         padding:int|tuple=0, # Minus infinity added at each end, or the least whole number
-        **others, # PyTorch's other settings, at the values that stand in the next line
+        **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
-        _refuse(self, others, dilation=1, return_indices=False, ceil_mode=False)
+        _refuse(self, kwargs, dilation=1, return_indices=False, ceil_mode=False)
         stride = kernel_size if stride is None else stride
         self.kernel_size,self.stride,self.padding,_ = _pairs(kernel_size, stride, padding)
     def forward(self, x): return max_pool2d(x, self.kernel_size, self.stride, self.padding)
@@ -302,9 +302,9 @@ class AvgPool2d(Module):
         kernel_size:int|tuple, # Size of a window
         stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
         padding:int|tuple=0, # Zeros added at each end, which count as pixels
-        **others, # PyTorch's other settings, at the values that stand in the next line
+        **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
-        _refuse(self, others, ceil_mode=False, count_include_pad=True, divisor_override=None)
+        _refuse(self, kwargs, ceil_mode=False, count_include_pad=True, divisor_override=None)
         stride = kernel_size if stride is None else stride
         self.kernel_size,self.stride,self.padding,_ = _pairs(kernel_size, stride, padding)
     def forward(self, x): return avg_pool2d(x, self.kernel_size, self.stride, self.padding)
@@ -313,14 +313,14 @@ class AvgPool2d(Module):
 class Flatten(Module):
     "One row for each image: (n, c, h, w) becomes (n, c·h·w); `ValueError` without a batch"
     def __init__(self,
-        **others, # PyTorch's settings, at the values that stand in the next line
-    ): _refuse(self, others, start_dim=1, end_dim=-1)
+        **kwargs, # PyTorch's settings, at the values that stand in the next line
+    ): _refuse(self, kwargs, start_dim=1, end_dim=-1)
     def forward(self, x):
         if x.ndim<2: raise ValueError(f"x {tuple(x.shape)} has no batch: it must be (n, ...)")
         return x.flatten(1)
     def bwd(self, g, x): return g.reshape(x.shape)
 
-# %% ../nbs/04_convolutions.ipynb #e7ab9ded
+# %% ../nbs/04_convolutions.ipynb #80da9b74
 def _is_pointwise(l):
     "Is `l` known to take each place by itself?"
     if type(l).__module__=='torch.nn.modules.activation': return not hasattr(l, 'dim') # as GLU has, and Softmax
@@ -336,6 +336,7 @@ def _window(l, side, name):
                          "and leave it out if it takes each place by itself")
     return tuple(p[side] for p in _pairs(l.kernel_size, l.stride, l.padding, getattr(l, 'dilation', 1)))
 
+# %% ../nbs/04_convolutions.ipynb #e7ab9ded
 def receptive_field(
     layers, # Layers of ours or of PyTorch's, in their order: a list or a Sequential
     side:int=0, # 0 for rows, 1 for columns
