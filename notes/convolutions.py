@@ -9,7 +9,7 @@ __all__ = ['conv_size', 'unfold', 'conv2d', 'fold', 'conv2d_grad', 'max_pool2d',
 # %% ../nbs/04_convolutions.ipynb #dd916164
 import math,torch
 from functools import reduce
-from itertools import product
+from itertools import accumulate,product
 from operator import index
 from torch import Tensor,nn
 from .fully_connected import _check_dtypes,_check_g,fans,kaiming_uniform_
@@ -78,10 +78,11 @@ def unfold(
     dilation:int|tuple=1, # Distance from one pixel of a window to the next
 )->Tensor: # One window a column, (n, c·kh·kw, positions)
     "Every window of every image as a column; `ValueError` where it doesn't fit or a setting is wrong"
-    return _windows(x, kernel_size, stride, padding, dilation).flatten(4).flatten(1,3)
+    u = _windows(x, kernel_size, stride, padding, dilation)
+    return u.clone(memory_format=torch.contiguous_format).flatten(4).flatten(1,3)
 
 # %% ../nbs/04_convolutions.ipynb #a3205aa5
-def _check_conv(x, w, b=None):
+def _check_conv(x, w, b=None, g=None):
     sx,sw = tuple(x.shape),tuple(w.shape)
     if w.ndim!=4 or not w.numel():
         raise ValueError(f"w must be (out, in, kernel height, kernel width), none of them 0, not {sw}")
@@ -89,7 +90,7 @@ def _check_conv(x, w, b=None):
         raise ValueError(f"x {sx} has {sx[1]} channels, but w {sw} has weights for {sw[1]}")
     if b is not None and b.shape!=sw[:1]:
         raise ValueError(f"b {tuple(b.shape)} and w {sw} don't fit: b must be ({sw[0]},)")
-    _check_dtypes(x=x, w=w, b=b)
+    _check_dtypes(x=x, w=w, b=b, g=g)
 
 # %% ../nbs/04_convolutions.ipynb #3f0d9dad
 def conv2d(
@@ -151,10 +152,9 @@ def conv2d_grad(
     input_grad:bool=True, # Compute the gradient of `x`? None in its place otherwise
 )->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`; None for a `b` of None
     "Gradients of `conv2d`; `ValueError` where shapes or dtypes don't fit or a setting is wrong"
-    _check_conv(x, w, b)
+    _check_conv(x, w, b, g)
     cols,size = _columns(x, w, stride, padding, dilation)
     _check_g(g, (len(x),len(w),*size))
-    _check_dtypes(g=g, x=x)
     g = g.transpose(0,1).flatten(1)
     g_w,g_b = (g@cols.t()).view(w.shape),None if b is None else g.sum(1)
     if not input_grad: return None,g_w,g_b
@@ -194,11 +194,10 @@ def max_pool2d(
 def _leaders(u, width, stride, padding):
     "Index in the flattened image of each window's largest pixel: the first of equals, the last NaN, none in the padding"
     row,col = (torch.arange(n, device=u.device)*s - p for n,s,p in zip(u.shape[4:], stride, padding))
-    (best,*rest),places = _moved(u),[*product(*map(range, u.shape[2:4]))]
-    lead = (row.clamp(min=0)[:,None]*width + col.clamp(min=0)).expand(best.shape)
-    for (i,j),v in zip(places[1:], rest):
+    moved,places = _moved(u),[*product(*map(range, u.shape[2:4]))]
+    lead = (row.clamp(min=0)[:,None]*width + col.clamp(min=0)).expand(moved[0].shape)
+    for (i,j),v,best in zip(places[1:], moved[1:], accumulate(moved, torch.maximum)):
         lead = torch.where((v>best)|v.isnan(), (row+i)[:,None]*width + col+j, lead)
-        best = torch.maximum(best, v)
     return lead
 
 def max_pool2d_grad(
@@ -342,6 +341,7 @@ def receptive_field(
     side:int=0, # 0 for rows, 1 for columns
 )->list: # (size, stride, start) for each layer, in pixels: unit i sees `size` pixels from `start+i*stride` on
     "How far each layer sees along one side; `ValueError` for a layer without places or a fixed window, or one that holds others"
+    if side not in (0,1): raise ValueError(f"side must be 0 for rows or 1 for columns, not {side!r}")
     size,stride,start,res = 1,1,0,[]
     if isinstance(layers, Sum): raise ValueError("a Sum is of branches side by side: pass the layers of one of them")
     for i,l in enumerate(layers):

@@ -23,17 +23,17 @@ def normalize(
 # %% ../nbs/02_fully_connected.ipynb #8b2577e2
 def _check_dtypes(**ts):
     "`ValueError` unless all tensors, but for those that are None, have one dtype"
-    dtypes = {k: t.dtype for k,t in ts.items() if t is not None}
-    if len(set(dtypes.values()))>1:
-        raise ValueError(f"dtypes differ: {', '.join(f'{k} {d}' for k,d in dtypes.items())}: convert them to one")
+    if len({t.dtype for t in ts.values() if t is not None})>1:
+        said = ', '.join(f'{k} {t.dtype}' for k,t in ts.items() if t is not None)
+        raise ValueError(f"dtypes differ: {said}: convert them to one")
 
-def _check_lin(x, w, b=None):
+def _check_lin(x, w, b=None, g=None):
     if x.ndim!=2 or w.ndim!=2 or x.shape[1]!=w.shape[0]:
         raise ValueError(f"x {tuple(x.shape)} and w {tuple(w.shape)} don't fit: they must be (n, in) and (in, out)")
     if not x.numel(): raise ValueError(f"empty batch: x has shape {tuple(x.shape)}")
     if b is not None and b.shape!=w.shape[1:]:
         raise ValueError(f"b {tuple(b.shape)} and w {tuple(w.shape)} don't fit: b must be ({w.shape[1]},)")
-    _check_dtypes(x=x, w=w, b=b)
+    _check_dtypes(x=x, w=w, b=b, g=g)
 
 def lin(
     x:Tensor, # Inputs, (n, in)
@@ -131,10 +131,9 @@ def relu_grad(
 
 # %% ../nbs/02_fully_connected.ipynb #17369a34
 def _check_lin_grad(g, x, w, b):
-    _check_lin(x, w, b)
+    _check_lin(x, w, b, g)
     if g.shape!=(x.shape[0],w.shape[1]):
         raise ValueError(f"g {tuple(g.shape)} doesn't fit x {tuple(x.shape)} and w {tuple(w.shape)}: it must be ({x.shape[0]}, {w.shape[1]})")
-    _check_dtypes(g=g, x=x)
 
 def lin_grad(
     g:Tensor, # Gradient with respect to what `lin` returned, (n, out)

@@ -111,7 +111,7 @@ def test_outputs_are_new_and_lie_in_the_usual_order():
     g_x, g_w, _ = cv.conv2d_grad(out, x, w, padding=1)
     pools = [f(x, *how) for f in (cv.max_pool2d, cv.avg_pool2d) for how in ((1,), (1, 2), (2,), (3, 2, 1))]
     grads = [f(o, x, 3, 2, 1) for f, o in ((cv.max_pool2d_grad, pools[3]), (cv.avg_pool2d_grad, pools[7]))]
-    for t in (out, cv.conv2d(x, w[:, :, :1, :1]), g_x, g_w, *pools, *grads, cv.unfold(x, 3), cv.fold(cv.unfold(x, 3, padding=1), (7, 6), 3, padding=1)):
+    for t in (out, cv.conv2d(x, w[:, :, :1, :1]), g_x, g_w, *pools, *grads, cv.unfold(x, 3), cv.unfold(x, 1), cv.fold(cv.unfold(x, 3, padding=1), (7, 6), 3, padding=1)):
         assert t.is_contiguous() and t.view(len(t), -1).shape[0] == len(t) and t.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
 
 def test_pooling_with_padding_knows_negative_pixels():
@@ -295,7 +295,7 @@ WRONG = [  # expression, and what the message must hold
     ("cv.conv2d(t(1,2,4,4).byte(), t(3,2,2,2))", ['x torch.uint8']), ("cv.conv2d_grad(t(1,3,3,3).double(), t(1,2,4,4), t(3,2,2,2))", ['g torch.float64']), ("cv.avg_pool2d(t(1,1,4,4).long(), 2)", ['torch.int64', 'x.float()']),
     ("cv.avg_pool2d(t(1,1,4,4).long(), 2, padding=1)", ['torch.int64']), ("cv.max_pool2d(t(1,1,4,4).bool(), 2, padding=1)", ['torch.bool']), ("cv.Conv2d(2, 2, 3, groups=2)", ['Conv2d knows groups=1 only', 'nn.Conv2d']),
     ("cv.AvgPool2d(3, ceil_mode=True)", ['ceil_mode=False only']), ("cv.Flatten(start_dim=0)", ['start_dim=1 only']),
-    ("cv.Flatten()(t(4))", ['(4,)']), ("cv.receptive_field([cv.Conv2d(1,1,3), cv.Flatten()])", ['Flatten', 'layer 1']),
+    ("cv.receptive_field([], 2)", ['side', '2']), ("cv.receptive_field([], -1)", ['side', '-1']), ("cv.Flatten()(t(4))", ['(4,)']), ("cv.receptive_field([cv.Conv2d(1,1,3), cv.Flatten()])", ['Flatten', 'layer 1']),
     ("cv.receptive_field([cv.Conv2d(1,1,3), torch.nn.Sequential(torch.nn.ReLU())])", ['Sequential', 'layer 1', 'holds layers']),
 ]
 

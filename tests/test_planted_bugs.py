@@ -75,7 +75,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'max pooling gradient: to the last that ties': (CV, 'ties', '(v>best)|v.isnan()', '(v>=best)|v.isnan()'),
     'max pooling gradient: none in a window with a NaN': (CV, 'no_number', '(v>best)|v.isnan()', 'v>best'),
     'matmul: an empty product has no gradient': (MM, 'empty_product', 'return (a[:,:0,None]*b[:0]).sum(1, dtype=a.dtype)', 'return a.new_zeros(a.shape[0], b.shape[1])'),
-    'linear: a float64 bias is rounded in silence': (FC, 'wrong_input', '    _check_dtypes(x=x, w=w, b=b)\n', ''),
+    'linear: a float64 bias is rounded in silence': (FC, 'wrong_input', '    _check_dtypes(x=x, w=w, b=b, g=g)\n', ''),
     'data: pixels up to 255': (DA, 'in_range', 'x.max(initial=0)<1', 'x.max(initial=0)<256'),
     'windows: three dimensions are refused by accident': (('convolutions', 'test_pytorch_samples.py'), 'agreed_or_refused', 'if x.ndim!=4 or not x.numel():', 'if not x.numel():'),
     'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(w)[0])', 'math.sqrt(in_channels)'),
