@@ -9,10 +9,11 @@ __all__ = ['conv_size', 'unfold', 'conv2d', 'fold', 'conv2d_grad', 'max_pool2d',
 # %% ../nbs/04_convolutions.ipynb #dd916164
 import math,torch
 from functools import reduce
-from itertools import product
+from itertools import accumulate,product
+from operator import index
 from torch import Tensor,nn
-from .fully_connected import _check_g,fans,kaiming_uniform_
-from .modules import Linear,Module,Sum,accumulate_grad
+from .fully_connected import _check_dtypes,_check_g,fans,kaiming_uniform_
+from .modules import Identity,Linear,Module,ReLU,Sum,accumulate_grad
 
 # %% ../nbs/04_convolutions.ipynb #abc946fc
 def conv_size(
@@ -23,9 +24,12 @@ def conv_size(
     dilation:int=1, # Pixels from one weight of the kernel to the next
 )->int: # Positions of the kernel, which are the pixels of the output
     "Size of a convolution's output along one side; `ValueError` where the kernel doesn't fit, or a number is too small"
-    if min(n,kernel_size,stride,dilation)<1 or padding<0:
+    try: n,kernel_size,stride,padding,dilation = map(index, (n,kernel_size,stride,padding,dilation))
+    except TypeError: least = 0
+    else: least = min(n,kernel_size,stride,dilation,padding+1)
+    if least<1:
         raise ValueError(f"n {n}, kernel_size {kernel_size}, stride {stride} and dilation {dilation} "
-                         f"must be at least 1, and padding {padding} at least 0")
+                         f"must be whole numbers from 1 on, and padding {padding} from 0 on")
     reach = dilation*(kernel_size-1) + 1
     if reach>n+2*padding:
         raise ValueError(f"a kernel that reaches over {reach} pixels doesn't fit into {n} "
@@ -34,8 +38,9 @@ def conv_size(
 
 # %% ../nbs/04_convolutions.ipynb #d8c9f943
 def _pair(v, name, least=1):
-    p = tuple(v) if isinstance(v, (tuple,list)) else (v,v)
-    if len(p)!=2 or not all(isinstance(i, int) and i>=least for i in p):
+    try: p = tuple(map(index, v if isinstance(v, (tuple,list)) else (v,v)))
+    except TypeError: p = ()
+    if len(p)!=2 or min(p)<least:
         raise ValueError(f"{name} must be a whole number from {least} on, "
                          f"or a pair (height, width) of them, not {v!r}")
     return p
@@ -73,10 +78,11 @@ def unfold(
     dilation:int|tuple=1, # Distance from one pixel of a window to the next
 )->Tensor: # One window a column, (n, c·kh·kw, positions)
     "Every window of every image as a column; `ValueError` where it doesn't fit or a setting is wrong"
-    return _windows(x, kernel_size, stride, padding, dilation).flatten(4).flatten(1,3)
+    u = _windows(x, kernel_size, stride, padding, dilation)
+    return u.clone(memory_format=torch.contiguous_format).flatten(4).flatten(1,3)
 
 # %% ../nbs/04_convolutions.ipynb #a3205aa5
-def _check_conv(x, w, b=None):
+def _check_conv(x, w, b=None, g=None):
     sx,sw = tuple(x.shape),tuple(w.shape)
     if w.ndim!=4 or not w.numel():
         raise ValueError(f"w must be (out, in, kernel height, kernel width), none of them 0, not {sw}")
@@ -84,11 +90,7 @@ def _check_conv(x, w, b=None):
         raise ValueError(f"x {sx} has {sx[1]} channels, but w {sw} has weights for {sw[1]}")
     if b is not None and b.shape!=sw[:1]:
         raise ValueError(f"b {tuple(b.shape)} and w {sw} don't fit: b must be ({sw[0]},)")
-
-def _columns(x, w, stride, padding, dilation):
-    "Windows of all images, (c·kh·kw, n·positions), and the size of the output"
-    u = _windows(x, w.shape[2:], stride, padding, dilation)
-    return u.permute(1,2,3,0,4,5).reshape(w[0].numel(), -1),u.shape[4:]
+    _check_dtypes(x=x, w=w, b=b, g=g)
 
 # %% ../nbs/04_convolutions.ipynb #3f0d9dad
 def conv2d(
@@ -98,24 +100,24 @@ def conv2d(
     stride:int|tuple=1, # Distance from one position of the kernel to the next
     padding:int|tuple=0, # Zeros added at each end
     dilation:int|tuple=1, # Distance from one weight of the kernel to the next
-)->Tensor: # Outputs, (n, out, oh, ow), with the channels outermost in memory
-    "Each kernel at each position; `ValueError` where shapes don't fit or a setting is wrong"
+)->Tensor: # Outputs, (n, out, oh, ow)
+    "Each kernel at each position; `ValueError` where shapes or dtypes don't fit or a setting is wrong"
     _check_conv(x, w, b)
-    cols,size = _columns(x, w, stride, padding, dilation)
-    out = w.flatten(1)@cols
+    u = _windows(x, w.shape[2:], stride, padding, dilation)
+    out = w.flatten(1)@u.flatten(4).flatten(1,3)
     if b is not None: out += b[:,None]
-    return out.view(len(w), len(x), *size).transpose(0,1)
+    return out.unflatten(-1, u.shape[4:])
 
 # %% ../nbs/04_convolutions.ipynb #88a8296e
 def _add_windows(u, size, stride=1, padding=0, dilation=1):
     "Each element of `u` added to the pixel that `_windows` took it from, in images of `size` (h, w)"
     n,c,kh,kw,oh,ow = u.shape
     _,(sh,sw),(ph,pw),(dh,dw) = _pairs((kh,kw), stride, padding, dilation)
-    x = u.new_zeros(c, n, size[0]+2*ph, size[1]+2*pw).transpose(0,1)
+    x = u.new_zeros(n, c, size[0]+2*ph, size[1]+2*pw)
     for i,j in product(range(kh), range(kw)):
         top,left = i*dh,j*dw
         x[:,:,top:top+sh*oh:sh,left:left+sw*ow:sw] += u[:,:,i,j]
-    return x[:,:,ph:ph+size[0],pw:pw+size[1]]
+    return x[:,:,ph:ph+size[0],pw:pw+size[1]].contiguous()
 
 # %% ../nbs/04_convolutions.ipynb #8357b611
 def fold(
@@ -134,6 +136,11 @@ def fold(
     return _add_windows(cols.reshape(len(cols), -1, kh, kw, oh, ow), size, stride, padding, dilation)
 
 # %% ../nbs/04_convolutions.ipynb #47dc592e
+def _columns(x, w, stride, padding, dilation):
+    "Windows of all images, (c·kh·kw, n·positions), and the size of the output"
+    u = _windows(x, w.shape[2:], stride, padding, dilation)
+    return u.permute(1,2,3,0,4,5).reshape(w[0].numel(), -1),u.shape[4:]
+
 def conv2d_grad(
     g:Tensor, # Gradient with respect to what `conv2d` returned, (n, out, oh, ow)
     x:Tensor, # Images that it was given, (n, c, h, w)
@@ -144,8 +151,8 @@ def conv2d_grad(
     dilation:int|tuple=1, # Distance from one weight of the kernel to the next
     input_grad:bool=True, # Compute the gradient of `x`? None in its place otherwise
 )->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`; None for a `b` of None
-    "Gradients of `conv2d`; `ValueError` where shapes don't fit or a setting is wrong"
-    _check_conv(x, w, b)
+    "Gradients of `conv2d`; `ValueError` where shapes or dtypes don't fit or a setting is wrong"
+    _check_conv(x, w, b, g)
     cols,size = _columns(x, w, stride, padding, dilation)
     _check_g(g, (len(x),len(w),*size))
     g = g.transpose(0,1).flatten(1)
@@ -167,35 +174,45 @@ def _moved(u):
     return [u[:,:,i,j] for i,j in product(*map(range, u.shape[2:4]))]
 
 # %% ../nbs/04_convolutions.ipynb #30a0d0c1
+def _least(x):
+    "What no pixel of `x` is below; `ValueError` where none is larger than another"
+    if x.is_floating_point(): return -math.inf
+    if x.is_complex() or x.dtype==torch.bool: raise ValueError(f"x must hold numbers with an order, not {x.dtype}")
+    return torch.iinfo(x.dtype).min
+
 def max_pool2d(
     x:Tensor, # Images, (n, c, h, w)
     kernel_size:int|tuple, # Size of a window
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
-    padding:int|tuple=0, # Minus infinity added at each end
+    padding:int|tuple=0, # Minus infinity added at each end, or the least whole number
 )->Tensor: # Largest of each window, (n, c, oh, ow)
     "Largest of each window; `ValueError` where the window doesn't fit or a setting is wrong"
-    u = _pool_windows(x, kernel_size, stride, padding, value=-math.inf)
-    return reduce(torch.maximum, _moved(u))
+    first,*rest = _moved(_pool_windows(x, kernel_size, stride, padding, _least(x)))
+    return reduce(torch.maximum, rest or [first], first)
 
 # %% ../nbs/04_convolutions.ipynb #0a967c1f
+def _leaders(u, width, stride, padding):
+    "Index in the flattened image of each window's largest pixel: the first of equals, the last NaN, none in the padding"
+    row,col = (torch.arange(n, device=u.device)*s - p for n,s,p in zip(u.shape[4:], stride, padding))
+    moved,places = _moved(u),[*product(*map(range, u.shape[2:4]))]
+    lead = (row.clamp(min=0)[:,None]*width + col.clamp(min=0)).expand(moved[0].shape)
+    for (i,j),v,best in zip(places[1:], moved[1:], accumulate(moved, torch.maximum)):
+        lead = torch.where((v>best)|v.isnan(), (row+i)[:,None]*width + col+j, lead)
+    return lead
+
 def max_pool2d_grad(
     g:Tensor, # Gradient with respect to what `max_pool2d` returned, (n, c, oh, ow)
     x:Tensor, # Images that it was given, (n, c, h, w)
     kernel_size:int|tuple, # Size of a window
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
-    padding:int|tuple=0, # Minus infinity added at each end
+    padding:int|tuple=0, # Minus infinity added at each end, or the least whole number
 )->Tensor: # Gradient with respect to `x`
     "All of `g` to the first of the largest in each window; `ValueError` as for `max_pool2d`, or where `g` doesn't fit"
-    u = _pool_windows(x, kernel_size, stride, padding, -math.inf)
-    moved,g_u = _moved(u),g.new_empty(u.shape)
-    largest = reduce(torch.maximum, moved)
-    _check_g(g, largest.shape)
-    free = torch.ones_like(largest, dtype=torch.bool)
-    for v,g_v in zip(moved, _moved(g_u)):
-        first = (v==largest)&free
-        free &= ~first
-        torch.mul(g, first, out=g_v) # True counts as 1, False as 0
-    return _add_windows(g_u, x.shape[2:], kernel_size if stride is None else stride, padding)
+    u = _pool_windows(x, kernel_size, stride, padding, _least(x))
+    _check_g(g, (*u.shape[:2],*u.shape[4:]))
+    _,s,p,_ = _pairs(kernel_size, kernel_size if stride is None else stride, padding)
+    g_x = g.new_zeros(*x.shape[:2], x[0,0].numel())
+    return g_x.scatter_add_(2, _leaders(u, x.shape[3], s, p).flatten(2), g.flatten(2)).view(x.shape)
 
 # %% ../nbs/04_convolutions.ipynb #6fa1b2b5
 def avg_pool2d(
@@ -204,7 +221,8 @@ def avg_pool2d(
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Zeros added at each end, which count as pixels
 )->Tensor: # Mean of each window, (n, c, oh, ow)
-    "Mean of each window; `ValueError` where it doesn't fit or a setting is wrong"
+    "Mean of each window; `ValueError` for whole numbers, where the window doesn't fit or a setting is wrong"
+    if not (x.is_floating_point() or x.is_complex()): raise ValueError(f"x must hold floats, not {x.dtype}: call x.float()")
     return _pool_windows(x, kernel_size, stride, padding).mean((2,3))
 
 # %% ../nbs/04_convolutions.ipynb #a075a124
@@ -221,6 +239,14 @@ def avg_pool2d_grad(
     g_u = (g/(kh*kw))[:,:,None,None].expand(n, c, kh, kw, oh, ow)
     return _add_windows(g_u, x.shape[2:], kernel_size if stride is None else stride, padding)
 
+# %% ../nbs/04_convolutions.ipynb #58338e8b
+def _refuse(layer, given, **agree):
+    "Refuse settings that PyTorch's layer of this name has and ours has not, but for the values where the two agree"
+    for k,v in given.items():
+        name = type(layer).__name__
+        if k not in agree: raise TypeError(f"{name} knows no {k}")
+        if v!=agree[k]: raise ValueError(f"{name} knows {k}={agree[k]!r} only, not {v!r}: take nn.{name}")
+
 # %% ../nbs/04_convolutions.ipynb #9fbec6f0
 class Conv2d(Module):
     "`nn.Conv2d` from scratch, with its own gradient"
@@ -236,18 +262,19 @@ class Conv2d(Module):
         device=None, # Where the parameters lie; PyTorch's default if not given
         dtype=None, # What they are made of; PyTorch's default if not given
         a:float=math.sqrt(5), # Slope for `kaiming_uniform_`: PyTorch's √5, or 0 where a ReLU follows
+        **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
+        _refuse(self, kwargs, groups=1, padding_mode='zeros')
         self.kernel_size,*how = _pairs(kernel_size, stride, padding, dilation)
         self.stride,self.padding,self.dilation = how
         w = kaiming_uniform_(torch.empty(out_channels, in_channels, *self.kernel_size, device=device, dtype=dtype), a)
         self.weight,self.bias = nn.Parameter(w, requires_grad=False),None
         bound = 1/math.sqrt(fans(w)[0])
         if bias: self.bias = nn.Parameter(w.new_empty(out_channels).uniform_(-bound, bound), requires_grad=False)
-    def forward(self, x):
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+    def _how(self): return self.stride,self.padding,self.dilation
+    def forward(self, x): return conv2d(x, self.weight, self.bias, *self._how())
     def bwd(self, g, x):
-        how = self.stride,self.padding,self.dilation
-        g_x,g_w,g_b = conv2d_grad(g, x, self.weight, self.bias, *how, self.needs_input_grad)
+        g_x,g_w,g_b = conv2d_grad(g, x, self.weight, self.bias, *self._how(), self.needs_input_grad)
         accumulate_grad(self.weight, g_w)
         if self.bias is not None: accumulate_grad(self.bias, g_b)
         return g_x
@@ -258,8 +285,10 @@ class MaxPool2d(Module):
     def __init__(self,
         kernel_size:int|tuple, # Size of a window
         stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
-        padding:int|tuple=0, # Minus infinity added at each end
+        padding:int|tuple=0, # Minus infinity added at each end, or the least whole number
+        **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
+        _refuse(self, kwargs, dilation=1, return_indices=False, ceil_mode=False)
         stride = kernel_size if stride is None else stride
         self.kernel_size,self.stride,self.padding,_ = _pairs(kernel_size, stride, padding)
     def forward(self, x): return max_pool2d(x, self.kernel_size, self.stride, self.padding)
@@ -272,7 +301,9 @@ class AvgPool2d(Module):
         kernel_size:int|tuple, # Size of a window
         stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
         padding:int|tuple=0, # Zeros added at each end, which count as pixels
+        **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
+        _refuse(self, kwargs, ceil_mode=False, count_include_pad=True, divisor_override=None)
         stride = kernel_size if stride is None else stride
         self.kernel_size,self.stride,self.padding,_ = _pairs(kernel_size, stride, padding)
     def forward(self, x): return avg_pool2d(x, self.kernel_size, self.stride, self.padding)
@@ -280,10 +311,29 @@ class AvgPool2d(Module):
 
 class Flatten(Module):
     "One row for each image: (n, c, h, w) becomes (n, c·h·w); `ValueError` without a batch"
+    def __init__(self,
+        **kwargs, # PyTorch's settings, at the values that stand in the next line
+    ): _refuse(self, kwargs, start_dim=1, end_dim=-1)
     def forward(self, x):
         if x.ndim<2: raise ValueError(f"x {tuple(x.shape)} has no batch: it must be (n, ...)")
         return x.flatten(1)
     def bwd(self, g, x): return g.reshape(x.shape)
+
+# %% ../nbs/04_convolutions.ipynb #80da9b74
+def _is_pointwise(l):
+    "Is `l` known to take each place by itself?"
+    if type(l).__module__=='torch.nn.modules.activation': return not hasattr(l, 'dim') # as GLU has, and Softmax
+    return isinstance(l, (ReLU,Identity,nn.Identity,nn.BatchNorm2d,nn.Dropout,nn.Dropout2d,nn.AlphaDropout,nn.Softmax2d))
+
+def _window(l, side, name):
+    "Kernel size, stride, padding at the start and dilation of a layer, along one side"
+    if isinstance(l, nn.ConstantPad2d): return 1,1,l.padding[0 if side else 2],1 # left, right, top, bottom
+    if _is_pointwise(l): return 1,1,0,1
+    windows = Conv2d,MaxPool2d,AvgPool2d,nn.Conv2d,nn.MaxPool2d,nn.AvgPool2d
+    if not isinstance(l, windows) or getattr(l, 'padding_mode', 'zeros')!='zeros':
+        raise ValueError(f"{name} has no window of fixed size that is known here: pass the layers before it, "
+                         "and leave it out if it takes each place by itself")
+    return tuple(p[side] for p in _pairs(l.kernel_size, l.stride, l.padding, getattr(l, 'dilation', 1)))
 
 # %% ../nbs/04_convolutions.ipynb #e7ab9ded
 def receptive_field(
@@ -291,6 +341,7 @@ def receptive_field(
     side:int=0, # 0 for rows, 1 for columns
 )->list: # (size, stride, start) for each layer, in pixels: unit i sees `size` pixels from `start+i*stride` on
     "How far each layer sees along one side; `ValueError` for a layer without places or a fixed window, or one that holds others"
+    if side not in (0,1): raise ValueError(f"side must be 0 for rows or 1 for columns, not {side!r}")
     size,stride,start,res = 1,1,0,[]
     if isinstance(layers, Sum): raise ValueError("a Sum is of branches side by side: pass the layers of one of them")
     for i,l in enumerate(layers):
@@ -298,11 +349,7 @@ def receptive_field(
         if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):
             raise ValueError(f"{name} has no places left: pass the layers before it")
         if list(l.children()): raise ValueError(f"{name} holds layers: pass these, in one list")
-        if getattr(l, 'transposed', False) or any(hasattr(l, k) for k in ('output_size','scale_factor')):
-            raise ValueError(f"{name} has no window of fixed size: pass the layers before it")
-        if hasattr(l, 'kernel_size'):
-            how = _pairs(l.kernel_size, l.stride, l.padding, getattr(l, 'dilation', 1))
-            k,s,p,d = (pair[side] for pair in how)
-            size,start,stride = size + d*(k-1)*stride,start - p*stride,s*stride
+        k,s,p,d = _window(l, side, name)
+        size,start,stride = size + d*(k-1)*stride,start - p*stride,s*stride
         res.append((size,stride,start))
     return res

@@ -7,8 +7,9 @@ __all__ = ['MNIST_URL', 'MNIST_SHA256', 'show_image', 'show_images', 'DataError'
 
 # %% ../nbs/00a_data.ipynb #cc178843
 import errno,gzip,hashlib,io,pickle,time
+from configparser import Error as ConfigError
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.util import find_spec
 from math import isqrt
 from pathlib import Path
 from urllib.error import HTTPError
@@ -112,7 +113,12 @@ def _pair(x, y):
     "Images and labels of one part of the pickle, as tensors"
     x,y = _array(x),_array(y)
     if x.ndim!=2 or x.shape[1]!=784 or y.shape!=x.shape[:1]: raise ValueError(f"images have shape {x.shape}, labels {y.shape}")
-    return torch.from_numpy(x.astype(np.float32)),torch.from_numpy(y.astype(np.int64))
+    if y.dtype.kind not in 'iu' or y.min(initial=0)<0 or y.max(initial=0)>9:
+        raise ValueError(f"labels must be whole numbers from 0 to 9, not {y.dtype} up to {y.max()}")
+    x = x.astype(np.float32)
+    if not (0<=x.min(initial=0) and x.max(initial=0)<1):
+        raise ValueError(f"pixels must be from 0 to below 1, not from {x.min():g} to {x.max():g}")
+    return torch.from_numpy(x),torch.from_numpy(y.astype(np.int64))
 
 # %% ../nbs/00a_data.ipynb #7a147ed4
 class DataError(RuntimeError):
@@ -131,8 +137,9 @@ def _packaged(
     path=None, # An archive to read in place of the package's own
 )->tuple[Tensor,Tensor,Tensor,Tensor]: # As `get_data`
     "The four tensors from the file in the package, whose hash is checked first"
-    path = path or files('notes')/'mnist.npz'
-    fix = "Install foundation-notes again: pip install --force-reinstall --no-deps foundation-notes"
+    path = path or Path(find_spec('notes.data').origin).with_name('mnist.npz')
+    fix = ("Install foundation-notes again: pip install --force-reinstall --no-deps foundation-notes. If that doesn't help, "
+           f"{path.parent} shadows the installed package: rename it, or work elsewhere")
     try: raw = path.read_bytes()
     except OSError as e: raise DataError(f"{path} can't be read ({e.strerror}). {fix}") from None
     if hashlib.sha256(raw).hexdigest()!=_NPZ_SHA256: raise DataError(f"{path} is damaged. {fix}")
@@ -163,8 +170,12 @@ def _open(
 def _place(url, base):
     "Where fastdownload keeps the file at `url`"
     from fastdownload.core import FastDownload,urldest
-    folder = FastDownload(base=base).cfg.path('archive', default='archive')
-    folder.mkdir(exist_ok=True, parents=True)
+    try:
+        folder = FastDownload(base=base).cfg.path('archive', default='archive')
+        folder.mkdir(exist_ok=True, parents=True)
+    except (ConfigError,ValueError) as e:
+        why = ' '.join(str(e).split())
+        raise DataError(f"{base}/config.ini is damaged: {why}. Delete it, and it is made anew. {_OFFLINE}") from None
     dest = urldest(url, folder)
     if dest.parent!=folder or dest.name=='..': raise ValueError(f"{url} doesn't end in the name of a file: pass the address of a file")
     return dest

@@ -21,19 +21,26 @@ def normalize(
     return (x-mean)/std
 
 # %% ../nbs/02_fully_connected.ipynb #8b2577e2
-def _check_lin(x, w, b=None):
+def _check_dtypes(**ts):
+    "`ValueError` unless all tensors, but for those that are None, have one dtype"
+    if len({t.dtype for t in ts.values() if t is not None})>1:
+        said = ', '.join(f'{k} {t.dtype}' for k,t in ts.items() if t is not None)
+        raise ValueError(f"dtypes differ: {said}: convert them to one")
+
+def _check_lin(x, w, b=None, g=None):
     if x.ndim!=2 or w.ndim!=2 or x.shape[1]!=w.shape[0]:
         raise ValueError(f"x {tuple(x.shape)} and w {tuple(w.shape)} don't fit: they must be (n, in) and (in, out)")
     if not x.numel(): raise ValueError(f"empty batch: x has shape {tuple(x.shape)}")
     if b is not None and b.shape!=w.shape[1:]:
         raise ValueError(f"b {tuple(b.shape)} and w {tuple(w.shape)} don't fit: b must be ({w.shape[1]},)")
+    _check_dtypes(x=x, w=w, b=b, g=g)
 
 def lin(
     x:Tensor, # Inputs, (n, in)
     w:Tensor, # Weights, one neuron a column, (in, out)
     b:Tensor=None, # Biases, (out,), of the dtype of `x` and `w`
 )->Tensor: # Outputs, (n, out)
-    "Linear layer `x @ w + b`; `ValueError` where shapes don't fit or the batch is empty"
+    "Linear layer `x @ w + b`; `ValueError` where shapes or dtypes don't fit or the batch is empty"
     _check_lin(x, w, b)
     return x@w if b is None else (x@w).add_(b)
 
@@ -42,7 +49,7 @@ def relu(
     x:Tensor, # Any shape
 )->Tensor: # Same shape
     "Rectified linear unit: `max(x, 0)`, element by element"
-    return x.clamp_min(0.)
+    return torch.threshold(x, 0, 0) # x where it is above 0, else 0
 
 # %% ../nbs/02_fully_connected.ipynb #be151b51
 def relu_gain(
@@ -88,6 +95,7 @@ def _check_mse(pred, targ):
     if pred.shape!=(*targ.shape,1):
         raise ValueError(f"pred {tuple(pred.shape)} and targ {tuple(targ.shape)} don't fit: they must be (n, 1) and (n,)")
     if not targ.numel(): raise ValueError(f"empty batch: pred has shape {tuple(pred.shape)}, and a mean of nothing is not a number")
+    if not pred.is_floating_point(): raise ValueError(f"pred must hold floats, not {pred.dtype}: call pred.float()")
 
 def mse(
     pred:Tensor, # Predictions, (n, 1)
@@ -109,7 +117,7 @@ def mse_grad(
     "Gradient of `mse`; `ValueError` where shapes don't fit or the batch is empty"
     _check_mse(pred, targ)
     _check_g(g, ())
-    return 2*g*(pred.squeeze(-1)-targ).unsqueeze(-1)/targ.numel()
+    return (2*g*(pred.squeeze(-1)-targ).unsqueeze(-1)/targ.numel()).to(pred.dtype)
 
 # %% ../nbs/02_fully_connected.ipynb #b95a4e1b
 def relu_grad(
@@ -123,7 +131,7 @@ def relu_grad(
 
 # %% ../nbs/02_fully_connected.ipynb #17369a34
 def _check_lin_grad(g, x, w, b):
-    _check_lin(x, w, b)
+    _check_lin(x, w, b, g)
     if g.shape!=(x.shape[0],w.shape[1]):
         raise ValueError(f"g {tuple(g.shape)} doesn't fit x {tuple(x.shape)} and w {tuple(w.shape)}: it must be ({x.shape[0]}, {w.shape[1]})")
 
@@ -134,7 +142,7 @@ def lin_grad(
     b:Tensor=None, # Biases that it was given, (out,)
     input_grad:bool=True, # Compute the gradient of `x`? None in its place otherwise
 )->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`; None for a `b` of None
-    "Gradients of `lin`; `ValueError` where shapes don't fit or the batch is empty"
+    "Gradients of `lin`; `ValueError` where shapes or dtypes don't fit or the batch is empty"
     _check_lin_grad(g, x, w, b)
     return g@w.t() if input_grad else None, x.t()@g, None if b is None else g.sum(0)
 

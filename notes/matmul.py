@@ -37,7 +37,8 @@ def matmul_lists(
 def frobenius_norm(
     x:Tensor, # Any shape
 )->Tensor: # A number, rank 0
-    "Square root of the sum of the squares of all elements"
+    "Square root of the sum of the squares of all elements, in float32 or wider: squares of bytes don't fit into bytes"
+    x = x.to(torch.promote_types(x.dtype, torch.float32)).abs()
     return (x*x).sum().sqrt()
 
 # %% ../nbs/01_matmul.ipynb #5fa6c73c
@@ -48,6 +49,10 @@ def _check(a, b, *dtypes):
     if a.dtype!=b.dtype: raise ValueError(f"dtypes {a.dtype} and {b.dtype} differ: convert one, as in b.to(a.dtype)")
     if dtypes and a.dtype not in dtypes: raise ValueError(f"dtype {a.dtype} is not one of {', '.join(map(str,dtypes))}: convert both first")
 
+def _zeros(a, b):
+    "Zeros for the product `a@b` to be added into, which autograd can trace to both even where nothing is added"
+    return (a[:,:0,None]*b[:0]).sum(1, dtype=a.dtype)
+
 # %% ../nbs/01_matmul.ipynb #cca2ab38
 def matmul_loops(
     a:Tensor, # First matrix, (m,k)
@@ -56,7 +61,7 @@ def matmul_loops(
     "Matrix product in three Python loops over the elements; `ValueError` if shapes or dtypes don't fit"
     _check(a,b)
     (m,k),n = a.shape,b.shape[1]
-    c = a.new_zeros(m,n)
+    c = _zeros(a,b)
     for i in range(m):
         for j in range(n):
             for p in range(k): c[i,j] += a[i,p]*b[p,j]
@@ -100,20 +105,21 @@ def matmul_elementwise(
     "Matrix product in two Python loops, one elementwise product and sum for each number; `ValueError` if shapes or dtypes don't fit"
     _check(a,b)
     m,n = a.shape[0],b.shape[1]
-    c = a.new_zeros(m,n)
+    c = _zeros(a,b)
     for i in range(m):
         for j in range(n): c[i,j] = (a[i]*b[:,j]).sum()
     return c
 
 # %% ../nbs/01_matmul.ipynb #50634ebd
 def broadcast_shapes(
-    *shapes:tuple, # Shapes of the tensors that are to meet, each a tuple of sizes
+    *shapes:tuple, # Shapes of the tensors that are to meet, each a tuple of sizes, or one size
 )->tuple: # The shape of what comes out
     "Shape that tensors of these shapes have together; `ValueError` where two sizes differ and neither is 1"
+    shapes = [(s,) if hasattr(s, '__index__') else tuple(s) for s in shapes]
     n,res = max(map(len,shapes), default=0),[]
-    for sizes in zip(*[(1,)*(n-len(s))+tuple(s) for s in shapes]):
+    for sizes in zip(*[(1,)*(n-len(s))+s for s in shapes]):
         wanted = set(sizes)-{1}
-        if len(wanted)>1: raise ValueError(f"shapes {', '.join(str(tuple(s)) for s in shapes)} don't broadcast: sizes {sorted(wanted)} meet, and neither is 1")
+        if len(wanted)>1: raise ValueError(f"shapes {', '.join(map(str, shapes))} don't broadcast: sizes {sorted(wanted)} meet, and neither is 1")
         res.append(wanted.pop() if wanted else 1)
     return tuple(res)
 
@@ -124,7 +130,7 @@ def matmul_broadcast(
 )->Tensor: # Product, (m,n)
     "Matrix product in one Python loop, a row of the result at a time by broadcasting; `ValueError` if shapes or dtypes don't fit"
     _check(a,b)
-    c = a.new_zeros(a.shape[0], b.shape[1])
+    c = _zeros(a,b)
     for i in range(a.shape[0]): c[i] = (a[i,:,None]*b).sum(0)
     return c
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Module', 'ReLU', 'MSE', 'accumulate_grad', 'Linear', 'Sequential', 'Sum', 'Identity', 'eval_mode']
 
-# %% ../nbs/02a_modules.ipynb #1121fd00
+# %% ../nbs/02a_modules.ipynb #95736131
 import math,torch
 from collections import OrderedDict,deque
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ class MSE(Module):
     def forward(self, pred, targ): return mse(pred, targ)
     def bwd(self, g, pred, targ): return mse_grad(g, pred, targ)
 
-# %% ../nbs/02a_modules.ipynb #82bb44b4
+# %% ../nbs/02a_modules.ipynb #78ff7b4b
 @patch
 def save_for_backward(self:Module,
     *saved, # What `bwd` will be given after `g`, in place of the arguments
@@ -79,7 +79,7 @@ def save_for_backward(self:Module,
     "Called by `forward`: choose what is kept for `bwd`"
     vars(self)['_chosen'] = saved
 
-# %% ../nbs/02a_modules.ipynb #b41728c4
+# %% ../nbs/02a_modules.ipynb #58ff4888
 _FLEETING = {'_saved','_calls','_chosen','_hooks','_grad_hooks','needs_input_grad'}
 
 @patch
@@ -165,7 +165,7 @@ def _check_nothing_lost(self:Module):
     for path,m in self._walk():
         for k in vars(m).keys()-_FLEETING-vars(m).get('_names', {}).keys(): _refuse_lost(path+k, vars(m)[k])
 
-# %% ../nbs/02a_modules.ipynb #7b31725d
+# %% ../nbs/02a_modules.ipynb #21a5cbc6
 @patch
 def __repr__(self:Module):
     parts = (f"{k}: {v}" if isinstance(v, Module) else f"{k} {tuple(v.shape)}" for k,v in self._own('parameter', 'module'))
@@ -186,7 +186,7 @@ def modules(self:Module)->Iterator: # Modules, in the order of `named_modules`
     "This module and all in it, each once"
     for _,m in self.named_modules(): yield m
 
-# %% ../nbs/02a_modules.ipynb #582ab287
+# %% ../nbs/02a_modules.ipynb #2a1c5b4b
 def accumulate_grad(
     p:Tensor, # Parameter
     g:Tensor, # Its gradient from one use, same shape. It becomes `p.grad` where there was none: pass a new tensor
@@ -249,7 +249,7 @@ class Sequential(_Layers):
         for i in range(len(layers)-1, first-1, -1): g = layers[i].backward(g, self.needs_input_grad or i>first)
         return g
 
-# %% ../nbs/02a_modules.ipynb #26bea8de
+# %% ../nbs/02a_modules.ipynb #c626e4d9
 class Sum(_Layers):
     "Branches: each gets the same input, and their outputs, which must have one shape, are added up"
     def forward(self, x):
@@ -265,7 +265,7 @@ class Identity(Module):
     def forward(self, x): return x
     def bwd(self, g, x): return g
 
-# %% ../nbs/02a_modules.ipynb #9394afb2
+# %% ../nbs/02a_modules.ipynb #c0976484
 @patch
 def register_buffer(self:Module,
     name:str, # Attribute
@@ -366,7 +366,7 @@ def eval_mode(
     finally:
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/02a_modules.ipynb #1f964bfd
+# %% ../nbs/02a_modules.ipynb #362d8300
 def _add_hook(kind, hook, modules):
     "Register `hook` with all `modules`, and give one handle for all"
     first,*rest = [vars(m).setdefault(kind, OrderedDict()) for m in modules]
@@ -381,7 +381,7 @@ def register_forward_hook(self:Module,
     "Have `hook` called after each forward pass; it must return None"
     return _add_hook('_hooks', hook, [self])
 
-# %% ../nbs/02a_modules.ipynb #6adc6a09
+# %% ../nbs/02a_modules.ipynb #64a86504
 @patch
 def register_post_accumulate_grad_hook(self:Module,
     hook, # Called with a parameter of this module or of one in it

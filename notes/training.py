@@ -84,10 +84,10 @@ def logsumexp_grad(
     g:Tensor, # Gradient with respect to what `logsumexp` returned, (...)
     x:Tensor, # What it was given, (..., c)
 )->Tensor: # Gradient with respect to `x`
-    "Gradient of `logsumexp`: `g` times `softmax(x)`; `ValueError` where shapes don't fit"
-    _check_logits(x)
+    "Gradient of `logsumexp`: `g` times `softmax(x)`, and 0 beside an infinity; `ValueError` where shapes don't fit"
+    p = softmax(x)
     _check_g(g, x.shape[:-1])
-    return g.unsqueeze(-1)*softmax(x)
+    return g.unsqueeze(-1)*p.masked_fill((x<math.inf) & (x.amax(-1, keepdim=True)==math.inf), 0.)
 
 # %% ../nbs/03_minibatch_training.ipynb #a877c6d9
 def log_softmax_grad(
@@ -96,7 +96,7 @@ def log_softmax_grad(
 )->Tensor: # Gradient with respect to `x`
     "Gradient of `log_softmax`; `ValueError` where shapes don't fit"
     _check_g(g, x.shape)
-    return g - logsumexp_grad(g.sum(-1), x)
+    return g - g.sum(-1, keepdim=True)*softmax(x)
 
 # %% ../nbs/03_minibatch_training.ipynb #88ee24ec
 def softmax_grad(

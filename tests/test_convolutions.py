@@ -1,7 +1,7 @@
 """`notes.convolutions` against PyTorch: values, gradients in a full sweep, layers, the receptive field, and its errors (with `python -O` too)"""
 import math, subprocess, sys
 from itertools import product
-import pytest, torch
+import numpy as np, pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
@@ -81,6 +81,39 @@ def test_max_pooling_gives_ties_to_the_first(q, seed):
     g = rand(*out.shape, seed=seed)
     ex.test_near(cv.max_pool2d_grad(g, x.detach(), k, s, p), torch.autograd.grad(out, x, g)[0], rtol=1e-12, atol=1e-12)
 
+special = st.sampled_from([0., 1., 2., math.nan, -math.inf, math.inf])
+
+@some
+@given(q=geometry(pool=True), seed=seeds, few=st.lists(special, min_size=1, max_size=3), g_special=st.sampled_from([None, math.inf, math.nan]))
+def test_max_pooling_of_what_is_no_number(q, seed, few, g_special):
+    "A NaN wins, the last of several; windows of minus infinity give their gradient to a pixel; what isn't chosen gets 0 of an infinite gradient"
+    shape, k, s, p, _ = q
+    x = torch.tensor(few, dtype=torch.float64)[torch.randint(len(few), shape, generator=torch.Generator().manual_seed(seed))].requires_grad_()
+    out = F.max_pool2d(x, k, s, p)
+    g = rand(*out.shape, seed=seed)
+    if g_special is not None: g[0, 0, 0, 0] = g_special
+    torch.testing.assert_close(cv.max_pool2d(x.detach(), k, s, p), out.detach(), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(cv.max_pool2d_grad(g, x.detach(), k, s, p), torch.autograd.grad(out, x, g)[0], rtol=1e-12, atol=1e-12, equal_nan=True)
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize('how', [(2,), (3, 2, 1), (3, 1, 1)])
+def test_max_pooling_of_whole_numbers(dtype, how):
+    x = torch.randint(torch.iinfo(dtype).min, torch.iinfo(dtype).max, (2, 3, 6, 5), generator=torch.Generator().manual_seed(0), dtype=dtype)
+    out = cv.max_pool2d(x, *how)
+    assert out.dtype == dtype and torch.equal(out, F.max_pool2d(x, *how))
+    low = torch.full((1, 1, 4, 4), torch.iinfo(dtype).min, dtype=dtype)
+    assert torch.equal(cv.max_pool2d(low, *how), F.max_pool2d(low, *how))
+
+def test_outputs_are_new_and_lie_in_the_usual_order():
+    "So that `view` works on them, and whoever changes an output changes no input"
+    x, w = rand(2, 3, 7, 6), rand(4, 3, 3, 2)
+    out = cv.conv2d(x, w, padding=1)
+    g_x, g_w, _ = cv.conv2d_grad(out, x, w, padding=1)
+    pools = [f(x, *how) for f in (cv.max_pool2d, cv.avg_pool2d) for how in ((1,), (1, 2), (2,), (3, 2, 1))]
+    grads = [f(o, x, 3, 2, 1) for f, o in ((cv.max_pool2d_grad, pools[3]), (cv.avg_pool2d_grad, pools[7]))]
+    for t in (out, cv.conv2d(x, w[:, :, :1, :1]), g_x, g_w, *pools, *grads, cv.unfold(x, 3), cv.unfold(x, 1), cv.fold(cv.unfold(x, 3, padding=1), (7, 6), 3, padding=1)):
+        assert t.is_contiguous() and t.view(len(t), -1).shape[0] == len(t) and t.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+
 def test_pooling_with_padding_knows_negative_pixels():
     x = -torch.ones(1, 1, 4, 4)
     assert torch.equal(cv.max_pool2d(x, 2, 2, 1), -torch.ones(1, 1, 3, 3))  # the frame never wins
@@ -146,6 +179,28 @@ def test_Conv2d(q, o, seed, bias):
     torch.manual_seed(seed)
     same(ours, nn.Conv2d(shape[1], o, *how, bias=bias), rand(*shape, seed=seed, dtype=torch.float32))
 
+WHOLE = [np.int64, np.uint8, torch.tensor, lambda v: np.array(v)]  # whole numbers of other kinds, which have `__index__`
+
+@pytest.mark.parametrize('kind', WHOLE)
+def test_whole_numbers_of_other_kinds(kind):
+    x, three, two, one = rand(1, 1, 8, 8, dtype=torch.float32), kind(3), kind(2), kind(1)
+    torch.manual_seed(0)
+    a = cv.Conv2d(1, 2, three, (two, one), one)
+    torch.manual_seed(0)
+    b = cv.Conv2d(1, 2, 3, (2, 1), 1)
+    assert torch.equal(a(x), b(x)) and torch.equal(cv.MaxPool2d(three, two)(x), cv.MaxPool2d(3, 2)(x)) and torch.equal(cv.unfold(x, [three, two]), cv.unfold(x, (3, 2)))
+    assert cv.conv_size(kind(8), three, two, one) == cv.conv_size(8, 3, 2, 1)
+    assert all(type(i) is int for l in (a, cv.AvgPool2d(three, two)) for i in (*l.kernel_size, *l.stride, *l.padding))
+
+def test_settings_of_pytorchs_layers():
+    "At the values where the two agree; at others they are refused, and said to be nn's"
+    x = rand(1, 2, 6, 6, dtype=torch.float32)
+    cv.Conv2d(2, 3, 3, groups=1, padding_mode='zeros')(x)
+    assert torch.equal(cv.MaxPool2d(3, dilation=1, return_indices=False, ceil_mode=False)(x), F.max_pool2d(x, 3))
+    ex.test_near(cv.AvgPool2d(3, ceil_mode=False, count_include_pad=True, divisor_override=None)(x), F.avg_pool2d(x, 3))
+    assert cv.Flatten(start_dim=1, end_dim=-1)(x).shape == (1, 72)
+    with pytest.raises(TypeError, match='MaxPool2d knows no kernel'): cv.MaxPool2d(3, kernel=2)
+
 def test_Conv2d_for_relu():
     torch.manual_seed(0)
     ex.test_near(cv.Conv2d(16, 200, 5, a=0).weight.std(), math.sqrt(2/400), rtol=.01)
@@ -192,8 +247,9 @@ def sees(net, shape, side):
 
 @pytest.mark.parametrize('layers', [
     [nn.Conv2d(1, 3, 5)], [nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1)], [nn.Conv2d(1, 3, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 5), nn.ReLU(), nn.MaxPool2d(2)],
-    [nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.Conv2d(3, 3, (5, 3), stride=(2, 1), padding=2)], [nn.Conv2d(1, 2, 3, dilation=2), nn.AvgPool2d(2, 1), nn.Conv2d(2, 2, 2)]],
-    ids=['one', 'two', 'pool', 'stride', 'dilation'])
+    [nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.Conv2d(3, 3, (5, 3), stride=(2, 1), padding=2)], [nn.Conv2d(1, 2, 3, dilation=2), nn.AvgPool2d(2, 1), nn.Conv2d(2, 2, 2)],
+    [nn.ZeroPad2d((1, 2, 3, 4)), nn.Conv2d(1, 2, 5, 2), nn.ConstantPad2d((3, 0, -2, 0), 1.), nn.BatchNorm2d(2).eval(), nn.Dropout(.1).eval(), nn.GELU(), nn.MaxPool2d(2), nn.Softmax2d(), nn.Identity()]],
+    ids=['one', 'two', 'pool', 'stride', 'dilation', 'frames'])
 @pytest.mark.parametrize('side', [0, 1])
 def test_receptive_field(layers, side):
     torch.manual_seed(0)
@@ -204,7 +260,10 @@ def test_receptive_field(layers, side):
         at, lo, hi, _ = sees(net[:i+1], (200, 1, 40, 40), side)
         assert (lo, hi) == (at*stride+start, at*stride+start+size-1)
 
-@pytest.mark.parametrize('layer', [nn.AdaptiveAvgPool2d(1), nn.ConvTranspose2d(1, 2, 4, stride=2), nn.Upsample(scale_factor=2)], ids=lambda l: type(l).__name__)
+UNKNOWN = [nn.AdaptiveAvgPool2d(1), nn.ConvTranspose2d(1, 2, 4, stride=2), nn.Upsample(scale_factor=2), nn.PixelShuffle(1), nn.PixelUnshuffle(2), nn.MaxUnpool2d(2), nn.FractionalMaxPool2d(2, 3), nn.LPPool2d(2, 2), nn.Unfold(3),
+           nn.Fold(4, 2), nn.ReflectionPad2d(1), nn.ReplicationPad2d(1), nn.CircularPad2d(1), nn.Conv2d(1, 1, 3, padding=1, padding_mode='circular'), nn.GroupNorm(1, 1), nn.InstanceNorm2d(1), nn.LayerNorm((1, 8, 8)), nn.Softmax(-1), nn.GLU(),
+           nn.LSTM(3, 3), nn.Bilinear(1, 1, 1)]
+@pytest.mark.parametrize('layer', UNKNOWN, ids=lambda l: type(l).__name__)
 def test_receptive_field_refuses_what_has_no_fixed_window(layer):
     with pytest.raises(ValueError, match=f'layer 1, {type(layer).__name__}, has no window'): cv.receptive_field([nn.Conv2d(1, 1, 3), layer])
 
@@ -232,7 +291,11 @@ WRONG = [  # expression, and what the message must hold
     ("cv.max_pool2d(t(4,4), 2)", ['(4, 4)']), ("cv.max_pool2d(t(1,1,4,4), 2, padding=2)", ['padding 2', 'half of kernel_size 2']), ("cv.max_pool2d(t(1,1,4,4), 2, 0)", ['stride']), ("cv.max_pool2d(t(1,1,4,4), 5)", ["doesn't fit"]),
     ("cv.max_pool2d_grad(t(1,1,1,2), t(1,1,4,4), 2)", ['(1, 1, 1, 2)', '(1, 1, 2, 2)']), ("cv.avg_pool2d(t(1,1,4,4), 3, padding=2)", ['padding 2']), ("cv.avg_pool2d_grad(t(1), t(1,1,4,4), 2)", ['(1,)', '(1, 1, 2, 2)']),
     ("cv.Conv2d(1, 2, 0)", ['kernel_size', '0']), ("cv.Conv2d(1, 2, 3, stride=0)", ['stride', '0']), ("cv.MaxPool2d(2, 0)", ['stride', '0']), ("cv.Conv2d(0, 2, 3)", ['(2, 0, 3, 3)']), ("cv.Conv2d(3, 2, 3)(t(1,1,4,4))", ['1 channels']), ("cv.MaxPool2d(2)(t(4,4))", ['(4, 4)']),
-    ("cv.Flatten()(t(4))", ['(4,)']), ("cv.receptive_field([cv.Conv2d(1,1,3), cv.Flatten()])", ['Flatten', 'layer 1']),
+    ("cv.unfold(t(1,1,4,4), (2, 2.5))", ['kernel_size', '(2, 2.5)']), ("cv.conv_size(4.5, 2)", ['n 4.5', 'whole']), ("cv.conv2d(t(1,2,4,4), t(3,2,2,2).double())", ['w torch.float64']), ("cv.conv2d(t(1,2,4,4), t(3,2,2,2), t(3).double())", ['b torch.float64']),
+    ("cv.conv2d(t(1,2,4,4).byte(), t(3,2,2,2))", ['x torch.uint8']), ("cv.conv2d_grad(t(1,3,3,3).double(), t(1,2,4,4), t(3,2,2,2))", ['g torch.float64']), ("cv.avg_pool2d(t(1,1,4,4).long(), 2)", ['torch.int64', 'x.float()']),
+    ("cv.avg_pool2d(t(1,1,4,4).long(), 2, padding=1)", ['torch.int64']), ("cv.max_pool2d(t(1,1,4,4).bool(), 2, padding=1)", ['torch.bool']), ("cv.Conv2d(2, 2, 3, groups=2)", ['Conv2d knows groups=1 only', 'nn.Conv2d']),
+    ("cv.AvgPool2d(3, ceil_mode=True)", ['ceil_mode=False only']), ("cv.Flatten(start_dim=0)", ['start_dim=1 only']),
+    ("cv.receptive_field([], 2)", ['side', '2']), ("cv.receptive_field([], -1)", ['side', '-1']), ("cv.Flatten()(t(4))", ['(4,)']), ("cv.receptive_field([cv.Conv2d(1,1,3), cv.Flatten()])", ['Flatten', 'layer 1']),
     ("cv.receptive_field([cv.Conv2d(1,1,3), torch.nn.Sequential(torch.nn.ReLU())])", ['Sequential', 'layer 1', 'holds layers']),
 ]
 

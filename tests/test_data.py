@@ -142,6 +142,15 @@ def test_config_that_another_process_has_only_begun(server, home):
     (home.path/'.fastdownload'/'config.ini').touch()
     assert is_good(load(server.url('good'))) and kept(home) == ['digits.pkl.gz']
 
+@pytest.mark.parametrize('text', [b'archive = x', b'[DEFAULT', b'[DEFAULT]\narchive', b'[DEFAULT]\narchive = a\narchive = b', b'[DEFAULT]\narchive = %(', b'\xff\xfe\x00', b'[DEFAULT]\narchive = a\0b'], ids=str)
+def test_damaged_config(server, home, text):
+    (home.path/'.fastdownload').mkdir()
+    (home.path/'.fastdownload'/'config.ini').write_bytes(text)
+    with pytest.raises(DataError, match='config.ini is damaged.*Delete it.*get_data\\(\\) without an address') as e: load(server.url('good'))
+    assert one_error(e.value) and not server.hits
+    (home.path/'.fastdownload'/'config.ini').unlink()
+    assert is_good(load(server.url('good')))
+
 def test_base(server, home, tmp_path):
     assert is_good(load(server.url('good'), base=tmp_path/'base'))
     assert (tmp_path/'base'/'archive'/'digits.pkl.gz').exists() and not any(home.path.iterdir())
@@ -396,6 +405,24 @@ def test_hostile_pickles_end_in_one_sentence(tmp_path, name):
         with pytest.raises(DataError, match='not a safe file in the layout'): load(f.as_uri(), sha(f.read_bytes()))
         assert not Path(os.environ['EVIL']).exists()
 
+X, Y = np.zeros((4, 784), 'f4'), np.arange(4)
+def put(a, v, dtype=None):
+    "`a` with one `v` in it"
+    a = a.astype(dtype or a.dtype)
+    a[-1] = v
+    return a
+@pytest.mark.parametrize('x,y,says', [
+    (put(X, 255), Y, 'pixels .* to 255'), (put(X, 1), Y, 'pixels .* to 1'), (put(X, -.1), Y, 'pixels .* from -0.1'), (put(X, np.nan), Y, 'pixels .* nan'), (put(X, np.inf), Y, 'pixels .* inf'), (put(X, 255, 'u1'), Y, 'pixels .* to 255'),
+    (put(X, 1-1e-12, 'f8'), Y, 'pixels .* to 1'), (X, put(Y, 300), 'labels .* 300'), (X, put(Y, 10), 'labels .* 10'), (X, put(Y, -1), 'labels'), (X, put(Y, 3, 'f4'), 'labels .* float32')],
+    ids=['255', '1', 'negative', 'nan', 'inf', 'bytes', 'rounds to 1', 'label 300', 'label 10', 'label -1', 'labels of floats'])
+def test_pixels_and_labels_are_in_range(tmp_path, x, y, says):
+    good, rest, f = (X, Y), PARTS[1:], tmp_path/'x.pkl.gz'
+    for layout in (((x, y), good, *rest), (good, (x, y), *rest)):
+        f.write_bytes(gz(layout))
+        with pytest.raises(DataError, match=f'not a safe file in the layout.*{says}'): load(f.as_uri(), sha(f.read_bytes()))
+    f.write_bytes(gz(((put(X, 1-2**-24), put(Y, 9, 'u1')), (X[:1], Y[:1]), *rest)))
+    assert load(f.as_uri(), sha(f.read_bytes()))[1].tolist() == [0, 1, 2, 9]
+
 @pytest.mark.parametrize('dtype', ['O8', 'b1', 'c16', 'f2', 'u2', 'V8', 'S8', 'U2', 'M8[s]', 'f4,f4', '8f4'])
 def test_dtypes_beyond_the_five_are_refused(dtype):
     with pytest.raises(ValueError, match='is not allowed'): read(pickle.dumps(lie(dtype)))
@@ -469,11 +496,28 @@ def test_packaged_file():
 def test_packaged_file_damaged(tmp_path, damage, monkeypatch):
     f = tmp_path/'mnist.npz'
     f.write_bytes(damage((ROOT/'notes'/'mnist.npz').read_bytes()))
-    monkeypatch.setattr(data, 'files', lambda _: tmp_path)
+    monkeypatch.setattr(data, 'find_spec', lambda _: type('Spec', (), dict(origin=str(tmp_path/'data.py'))))
     monkeypatch.setattr(data.np, 'load', None)
     with pytest.raises(DataError, match='mnist.npz is damaged. Install foundation-notes again'): data.get_data()
     f.unlink()
-    with pytest.raises(DataError, match="can't be read.*Install foundation-notes again"): data.get_data()
+    with pytest.raises(DataError, match="can't be read.*Install foundation-notes again") as e: data.get_data()
+    assert f"{tmp_path} shadows the installed package: rename it" in str(e.value)
+
+LATE = """
+import sys
+from importlib.machinery import PathFinder
+class Late: # what setuptools' finder of editable packages does: it comes last, and knows the modules inside the package
+    def find_spec(name, path, target=None): return PathFinder.find_spec(name, [sys.argv[1]]) if name.startswith('notes.') else None
+sys.meta_path.append(Late)
+from notes.data import get_data
+import notes
+print(len(get_data()[0]), list(notes.__path__))
+"""
+def test_a_folder_called_notes_in_the_working_folder(tmp_path):
+    "It takes the package's name and holds none of its files: what counts is where the module was imported from"
+    (tmp_path/'notes').mkdir()
+    r = subprocess.run([sys.executable, '-c', LATE, str(ROOT/'notes')], capture_output=True, text=True, cwd=tmp_path, env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'})
+    assert r.stdout == f"50000 {[str(tmp_path/'notes')]}\n", r.stderr
 
 SCRIPT_O = """
 import sys, torch

@@ -239,7 +239,7 @@ def test_near_keeps_the_digits_of_python_numbers():
 def test_near_zero():
     ex.test_near_zero([1e-3, -1e-3, 0])
     ex.test_near_zero(torch.zeros(0))
-    for bad in 2e-3, [0, -2e-3], math.nan, [0, math.inf]:
+    for bad in 2e-3, [0, -2e-3], math.nan, [0, math.inf], torch.tensor([0, -128], dtype=torch.int8), torch.iinfo(torch.int64).min:
         with pytest.raises(AssertionError, match='within 0.001 of zero'): ex.test_near_zero(bad)
     with pytest.raises(AssertionError): ex.test_near_zero(1e-5, atol=1e-6)
 

@@ -46,6 +46,38 @@ def test_relu_corner_and_what_is_not_finite(g):
     ours = fc.relu_grad(torch.full((7,), g), x)
     assert torch.equal(ours.nan_to_num(7., 8.), leaf.grad.nan_to_num(7., 8.)) and not ours[:3].any()
 
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_relu_keeps_the_dtype(dtype):
+    x = torch.tensor([3, 0, 250 if dtype == torch.uint8 else -2]).to(dtype)
+    assert fc.relu(x).dtype == dtype and torch.equal(fc.relu(x), F.relu(x))
+
+def test_relu_in_autograd_is_relu_grad():
+    "At 0, too, where `clamp_min` would pass the gradient on"
+    x = torch.tensor([-1., -0., 0., 1., math.inf, -math.inf, math.nan], requires_grad=True)
+    g, = torch.autograd.grad(fc.relu(x).sum(), x)
+    assert torch.equal(g, torch.autograd.grad(F.relu(x).sum(), x)[0]) and torch.equal(g, fc.relu_grad(torch.ones(7), x.detach()))
+
+@pytest.mark.parametrize('pred_dtype', [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize('targ_dtype', [torch.float16, torch.float32, torch.float64, torch.int64, torch.uint8], ids=str)
+def test_mse_of_two_dtypes(pred_dtype, targ_dtype):
+    "The loss is in the wider one, as PyTorch's, and the gradient in that of the predictions"
+    from notes import modules as mo
+    pred, targ = torch.tensor([[1.], [2.5], [3.]], dtype=pred_dtype), torch.tensor([1, 7, 2]).to(targ_dtype)
+    leaf, loss = pred.clone().requires_grad_(), mo.MSE()
+    want = F.mse_loss(leaf[:, 0], targ)
+    want.backward()
+    got = loss(pred, targ)
+    assert got.dtype == want.dtype and torch.equal(got, want.detach())
+    got = loss.backward()
+    assert got.dtype == pred_dtype
+    ex.test_near(got, leaf.grad, rtol=1e-3 if torch.float16 in (pred_dtype, targ_dtype) else 1e-6)
+
+def test_a_step_with_targets_of_float64():
+    from notes import modules as mo, training as tr
+    net, loss = mo.Sequential(mo.Linear(3, 4), mo.ReLU(), mo.Linear(4, 1)), mo.MSE()
+    tr.backprop(loss(net(randn(5, 3)), randn(5, seed=1).double()), net, loss)
+    assert [p.grad.dtype for p in net.parameters()] == [torch.float32]*4
+
 def test_loss_gradients_take_one_number():
     pred, targ = randn(4, 1), randn(4)
     assert torch.equal(fc.mse_grad(torch.tensor(3.), pred, targ), 3*fc.mse_grad(torch.tensor(1.), pred, targ))
@@ -114,6 +146,8 @@ WRONG = [  # expression, and what the message must hold
     ("fc.relu_grad(t(5,1), t(5))", ['(5, 1)', '(5,)']), ("fc.relu_grad(t(1), t(5,1))", ['(1,)', '(5, 1)']), ("fc.relu_grad(t(0,3), t(0,3))", ['empty batch']),
     ("fc.lin_grad(t(5,2), t(5,4), t(3,2))", ['(5, 4)', '(3, 2)']), ("fc.lin_grad(t(5,3), t(5,4), t(4,2))", ['(5, 3)', '(5, 4)', '(4, 2)']),
     ("fc.lin_grad(t(1,2), t(5,4), t(4,2))", ['(1, 2)', '(5, 2)']), ("fc.lin_grad(t(0,2), t(0,4), t(4,2))", ['empty batch']), ("fc.lin_grad(t(5,2), t(5,4), t(4,2), t(1))", ['(1,)', '(4, 2)']),
+    ("fc.lin(t(5,4), t(4,2).double())", ['x torch.float32', 'w torch.float64']), ("fc.lin(t(5,4), t(4,2), t(2).double())", ['b torch.float64', 'w torch.float32']), ("fc.lin(t(5,4).long(), t(4,2))", ['x torch.int64']),
+    ("fc.lin_grad(t(5,2).double(), t(5,4), t(4,2), t(2))", ['g torch.float64', 'x torch.float32']), ("fc.mse(t(5,1).long(), t(5))", ['pred', 'torch.int64']), ("fc.mse_grad(one, t(5,1).long(), t(5).long())", ['pred', 'torch.int64']),
     ("fc.fans(t(3))", ['(3,)']), ("fc.fans(t(3,0))", ['(3, 0)']), ("fc.kaiming_normal_(t(3))", ['(3,)']), ("fc.kaiming_uniform_(t(3,2), mode='in')", ["'in'"]),
     ("fc.normalize(t(3), 0., 0.)", ['above 0']), ("fc.normalize(t(3), 0., float('nan'))", ['above 0']),
     ("fc.ReLUFunction.apply(t(0,2,requires_grad=True)).sum().backward()", ['empty batch']),

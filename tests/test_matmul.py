@@ -89,6 +89,14 @@ def test_gradients_go_through():
         a, b = torch.randn(3,4,dtype=torch.float64,requires_grad=True), torch.randn(4,2,dtype=torch.float64,requires_grad=True)
         assert torch.autograd.gradcheck(f, (a,b))
 
+@pytest.mark.parametrize('m,k,n', [(0,2,3), (2,0,3), (2,3,0), (0,0,0)])
+@pytest.mark.parametrize('f', [f for f in ON_TENSORS if f not in (mm.matmul_numba, mm.matmul_blocked)] + [lambda a,b: mm.einsum('ik,kj->ij', a, b)])
+def test_an_empty_product_has_gradients(f, m, k, n):
+    a, b = torch.ones(m,k,requires_grad=True), torch.ones(k,n,requires_grad=True)
+    c = f(a,b)
+    assert torch.equal(c, torch.zeros(m,n))
+    for g, t in zip(torch.autograd.grad(c.sum(), (a,b)), (a,b)): assert torch.equal(g, torch.zeros_like(t))
+
 BAD_SHAPES = [((2,3),(2,3)), ((3,),(3,2)), ((2,3),(3,)), ((),(2,2)), ((1,2,3),(3,2)), ((0,3),(2,2)), ((2,0),(1,2))]
 
 @pytest.mark.parametrize('f', ON_TENSORS)
@@ -135,6 +143,15 @@ def test_frobenius_norm():
     for s in ((3,4),(0,4),(5,),(),(2,3,4)):
         x = torch.randn(s, dtype=torch.float64)
         torch.testing.assert_close(mm.frobenius_norm(x), x.norm())
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.float16, torch.bfloat16, torch.complex64])
+def test_frobenius_norm_in_any_dtype(dtype):
+    "Squares don't fit into bytes, nor does the largest negative number's absolute value; and a complex number's length is real"
+    x = torch.tensor([100, 100, -100 if dtype.is_signed else 100, 0]).to(dtype)
+    if not dtype.is_floating_point and not dtype.is_complex and dtype != torch.bool: x = torch.cat([x, torch.tensor([torch.iinfo(dtype).min, torch.iinfo(dtype).max], dtype=dtype)])
+    want = (x.to(torch.complex128).abs()**2).sum().sqrt()
+    torch.testing.assert_close(mm.frobenius_norm(x), want.float())
+    assert torch.equal(mm.frobenius_norm(torch.tensor([3j, 4])), torch.tensor(5.))
 
 # broadcasting
 

@@ -62,13 +62,17 @@ def test_more_dimensions(shape):
         (torchs(leaf, -1)*g).sum().backward()
         close(ours(g, x), leaf.grad)
 
-@pytest.mark.parametrize('row', [[0., -math.inf], [-math.inf]*2, [math.inf, 0.], [math.nan, 0.], [1e308, -1e308], [1e-320, 0.]], ids=str)
+@pytest.mark.parametrize('row', [[0., -math.inf], [-math.inf]*2, [math.inf, 0.], [math.inf, 0., math.inf], [math.inf, -math.inf, 1e308], [math.inf]*2, [math.inf, math.nan], [math.nan, 0.], [1e308, -1e308],
+                                 [1e-320, 0.]], ids=str)
 def test_infinities(row):
     "A class that is ruled out, and what is no number, come out as PyTorch's do"
     x = torch.tensor([row], dtype=torch.float64)
     close(tr.logsumexp(x), x.logsumexp(-1))
     close(tr.log_softmax(x), F.log_softmax(x, -1))
     close(tr.softmax(x), F.softmax(x, -1))
+    leaf, g = x.clone().requires_grad_(), torch.tensor([[2., -3., 5.][:len(row)]], dtype=torch.float64)
+    for ours, theirs, g in ((tr.logsumexp_grad, leaf.logsumexp(-1), g[:, 0]), (tr.log_softmax_grad, F.log_softmax(leaf, -1), g), (tr.softmax_grad, F.softmax(leaf, -1), g)):
+        close(ours(g, x), torch.autograd.grad(theirs, leaf, g)[0])
 
 @pytest.mark.parametrize('dtype,shift', [(torch.float64, 2**40), (torch.float32, 2**20), (torch.float16, 1024), (torch.bfloat16, 128)], ids=str)
 def test_shift_changes_nothing(dtype, shift):
