@@ -6,7 +6,7 @@
 __all__ = ['LRFinder', 'get_rng', 'set_rng', 'GradClip', 'GradAccum', 'EarlyStopping']
 
 # %% ../nbs/05a_callbacks.ipynb #0456a0f7
-import copy,math,random
+import copy,math,operator,random,warnings
 import numpy as np, torch
 from fastcore.basics import patch
 from .learner import *
@@ -59,7 +59,7 @@ def _generators(dls):
         o = todo.pop(0)
         if isinstance(o, torch.Generator) and not any(o is g for g in found): found.append(o)
         elif o is not None:
-            todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches')]
+            todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches','dataset')]
     return found
 
 def get_rng(
@@ -90,9 +90,24 @@ def set_rng(
     for g,s in zip(_generators(dls), state['loaders'], strict=True): g.set_state(s)
 
 # %% ../nbs/05a_callbacks.ipynb #ff14d44a
-def _opt_state(opt):
-    if hasattr(opt, 'state_dict') and hasattr(opt, 'load_state_dict'): return opt.state_dict()
-    raise TypeError(f"{type(opt).__name__} can't be saved: it needs a state_dict and a load_state_dict")
+def _shared(learn):
+    "What a copy of `learn` has in common with it, by id: loaders, data, and results of the last batch, without their graphs"
+    found = {id(o): o for dl in (learn.dls,*learn.dls) for o in (dl,getattr(dl, 'dataset', None))}
+    for o in (learn,*learn.cbs,*learn.model.modules()):
+        found.update({id(t): t.detach() for t in vars(o).values() if torch.is_tensor(t) and not t.is_leaf})
+    return {**found, **{id(learn.__dict__.get(k)): learn.__dict__.get(k) for k in ('xb','yb')}}
+
+@patch
+def _copy(self:Learner):
+    "A learner like this one, with the callbacks that take part in trials; `TypeError` where something can't be copied"
+    new = copy.copy(self)
+    memo = {**_shared(self), id(self): new}
+    try:
+        vars(new).update(copy.deepcopy({**vars(self), 'cbs': [cb for cb in self.cbs if cb.in_trials]}, memo))
+        vars(new.opt).update(copy.deepcopy({k: v for k,v in vars(self.opt).items() if k!='step'}, memo))
+    except Exception as e:
+        raise TypeError(f"a trial needs a copy of the learner, and {e}. If that is a callback's, say in_trials = False there") from e
+    return new
 
 # %% ../nbs/05a_callbacks.ipynb #91c93aca
 @patch
@@ -101,26 +116,23 @@ def lr_find(self:Learner,
     end:float=10., # Last learning rate
     n:int=100, # Batches from `start` to `end`
 )->LRFinder: # With `suggestion` and `plot`
-    "Try learning rates on up to `n` batches, and put everything back as it was"
-    finder,kept,rng = LRFinder(start, end, n),dict(vars(self)),get_rng(self.dls)
-    parts = [(m,m.training) for m in self.model.modules()],[(p,p.grad) for p in self.model.parameters()]
-    model,opt,buffers = copy.deepcopy((self.model.state_dict(), _opt_state(self.opt), dict(self.model.named_buffers())))
-    self.dls,self.cbs = (self.dls[0],None),[copy.copy(cb) for cb in self.cbs if not cb.records]
-    try: self.fit(math.ceil(n/len(self.dls[0])), cbs=[finder])
-    finally:
-        vars(self).update(kept)
-        self.model.load_state_dict(model)
-        for k,b in self.model.named_buffers(): b.copy_(buffers[k])
-        self.opt.load_state_dict(opt)
-        for m,mode in parts[0]: m.training = mode
-        for p,g in parts[1]: p.grad = g
-        set_rng(rng, self.dls)
+    "Try learning rates on up to `n` batches, with a copy: nothing here changes. `TypeError` for what can't be copied"
+    finder,rng,dl = LRFinder(start, end, n),get_rng(self.dls),self.dls[0]
+    if hasattr(dl, '__next__'): raise TypeError("an iterator can't be put back: pass a loader")
+    trial = self._copy()
+    trial.dls = dl,None
+    try:
+        with warnings.catch_warnings(): # a copied scheduler takes the copied optimiser for one that was tampered with
+            warnings.filterwarnings('ignore', 'Seems like `optimizer.step')
+            trial.fit(math.ceil(n/(operator.length_hint(dl) or 1)), cbs=[finder])
+    finally: set_rng(rng, self.dls)
+    finder.learn = self # and the copy can go
     return finder
 
 # %% ../nbs/05a_callbacks.ipynb #0b3cf1d6
 class GradClip(Callback):
     "Shortens a gradient that is longer than `max_norm`, all parameters taken together"
-    order = 10
+    order,state_dict = 10,None # `norm` is of one batch: nothing to save
     def __init__(self,
         max_norm:float, # Largest norm
     ):
@@ -135,7 +147,7 @@ class GradClip(Callback):
 # %% ../nbs/05a_callbacks.ipynb #76ba4544
 class GradAccum(Callback):
     "One optimiser step for every `n` batches, as if they had been one"
-    order = 0
+    order,late = 0,False # late: `.grad` has the sum already
     def __init__(self,
         n:int, # Batches for a step
     ):
@@ -143,6 +155,7 @@ class GradAccum(Callback):
         self.n = n
     def before_epoch(self): self.sums,self.items,self.batches = None,0,0
     def after_backward(self):
+        if self.late: return
         l,ps = self.learn,list(self.learn.model.parameters())
         k = len(l.xb)
         gs = [None if p.grad is None else k*p.grad for p in ps] # None: a layer that this batch didn't use
@@ -150,16 +163,25 @@ class GradAccum(Callback):
             gs = [g if s is None else s.to(p.device)+(0 if g is None else g) for p,s,g in zip(ps, self.sums, gs)]
         self.sums = gs
         self.items,self.batches = self.items+k,self.batches+1
-        if self.batches<self.n and l.iter+1<len(l.dl): raise CancelStep
-        for p,s in zip(ps, self.sums): p.grad = None if s is None else s/self.items
+        if self.batches<self.n: raise CancelStep
+        self.fill()
+    def fill(self):
+        "The mean of the group into `.grad`, and begin the next group"
+        for p,s in zip(self.learn.model.parameters(), self.sums): p.grad = None if s is None else s/self.items
         self.before_epoch()
+    def after_train(self):
+        if not self.batches: return
+        self.late = True
+        try: self.learn._update(self.fill)
+        except CancelBatch: pass
+        finally: self.late = False
     def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
     def load_state_dict(self, state): vars(self).update(state)
 
 # %% ../nbs/05a_callbacks.ipynb #03483338
 class EarlyStopping(Callback):
     "Ends a fit after `patience` epochs without improvement; the model gets the weights of the best"
-    order,records = 50,True
+    order,in_trials,in_preds = 50,False,False
     def __init__(self,
         metric:str='valid_loss', # Name in `learn.metrics`
         patience:int=3, # Epochs without improvement that end the fit
