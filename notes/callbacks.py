@@ -52,15 +52,28 @@ def suggestion(self:LRFinder)->float: # Learning rate
     return self.lrs[2+int(np.argmin(np.convolve(losses, np.ones(5)/5, 'valid')))]/10
 
 # %% ../nbs/05a_callbacks.ipynb #c2fdd8a8
+_RNG = torch.Generator,np.random.Generator,random.Random
+
 def _generators(dls):
-    "The generators that loaders and their samplers draw from"
-    found,todo = [],list(dls)
+    "The generators that loaders, their samplers and their datasets hold"
+    found,todo,seen = [],list(dls),[]
     while todo:
         o = todo.pop(0)
-        if isinstance(o, torch.Generator) and not any(o is g for g in found): found.append(o)
-        elif o is not None:
+        if o is None or any(o is s for s in seen): continue
+        seen.append(o)
+        if isinstance(o, _RNG): found.append(o)
+        else:
             todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches','dataset')]
+            todo += [v for v in getattr(o, '__dict__', {}).values() if isinstance(v, _RNG)]
     return found
+
+def _get(g): return g.get_state() if isinstance(g, torch.Generator) else \
+    g.getstate() if isinstance(g, random.Random) else g.bit_generator.state
+
+def _set(g, s):
+    if isinstance(g, torch.Generator): g.set_state(s)
+    elif isinstance(g, random.Random): g.setstate(s)
+    else: g.bit_generator.state = s
 
 def get_rng(
     dls=(), # Loaders whose own generators are to be included
@@ -72,7 +85,7 @@ def get_rng(
                 torch=torch.get_rng_state(),
                 cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-                loaders=[g.get_state() for g in _generators(dls)])
+                loaders=[_get(g) for g in _generators(dls)])
 
 # %% ../nbs/05a_callbacks.ipynb #50d183c9
 def set_rng(
@@ -87,7 +100,7 @@ def set_rng(
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
     if state['mps'] is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state['mps'])
-    for g,s in zip(_generators(dls), state['loaders'], strict=True): g.set_state(s)
+    for g,s in zip(_generators(dls), state['loaders'], strict=True): _set(g, s)
 
 # %% ../nbs/05a_callbacks.ipynb #ff14d44a
 def _shared(learn):
@@ -103,7 +116,7 @@ def _copy(self:Learner):
     new = copy.copy(self)
     memo = {**_shared(self), id(self): new}
     try:
-        vars(new).update(copy.deepcopy({**vars(self), 'cbs': [cb for cb in self.cbs if cb.in_trials]}, memo))
+        vars(new).update(copy.deepcopy({**vars(self), '_on': None, 'cbs': [cb for cb in self.cbs if cb.in_trials]}, memo))
         vars(new.opt).update(copy.deepcopy({k: v for k,v in vars(self.opt).items() if k!='step'}, memo))
     except Exception as e:
         raise TypeError(f"a trial needs a copy of the learner, and {e}. If that is a callback's, say in_trials = False there") from e

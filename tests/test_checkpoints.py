@@ -254,8 +254,8 @@ def zip_with_text(p):
     with zipfile.ZipFile(p, 'w') as z: z.writestr('a.txt', 'x')
 
 @pytest.mark.parametrize('make,says', [
-    (lambda p: torch.save([1], p), 'was not written by Checkpoint'), (lambda p: torch.save({'model': 1}, p), 'was not written by'), (lambda p: p.write_text('hello'), 'is no checkpoint'),
-    (lambda p: zip_with_text(p), 'no checkpoint')], ids=['list', 'dict', 'text', 'zip'])
+    (lambda p: torch.save([1], p), 'was not written by'), (lambda p: torch.save({'model': 1}, p), 'was not written by'), (lambda p: ck.save_checkpoint(p, {'model': 1}), 'was not written by Checkpoint'), (lambda p: p.write_text('hello'), 'is no checkpoint'),
+    (lambda p: zip_with_text(p), 'no checkpoint')], ids=['list', 'dict', 'with a digest', 'text', 'zip'])
 def test_foreign_files_are_refused(tmp_path, make, says):
     p = tmp_path/'a'
     make(p)
@@ -283,7 +283,7 @@ def renamed(path, old, new):
     "Writes the checkpoint at `path` again, with `new` for `old` in what must be the same in a run; returns that"
     s = ck.load_checkpoint(path)
     s['run'] = json.loads(json.dumps(s['run']).replace(old, new))
-    torch.save(s, path)
+    ck.save_checkpoint(path, s)
     return s['run']
 
 def test_file_from_before_the_classes_moved(tmp_path):
