@@ -92,7 +92,9 @@ def set_rng(
     state:dict, # As `get_rng` gives it
     dls=(), # The loaders, in the same order
 ):
-    "Put all random number generators back into `state`"
+    "Put all random number generators back into `state`; `ValueError` if it is of other loaders"
+    gs,saved = _generators(dls),state['loaders']
+    if len(gs)!=len(saved): raise ValueError(f"state is of loaders with {len(saved)} generators, and these have {len(gs)}")
     v,ints,gauss = state['python']
     random.setstate((v,tuple(ints.tolist()),gauss))
     np.random.set_state(('MT19937',state['numpy'][0].numpy().astype(np.uint32),*state['numpy'][1:]))
@@ -100,7 +102,7 @@ def set_rng(
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
     if state['mps'] is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state['mps'])
-    for g,s in zip(_generators(dls), state['loaders'], strict=True): _set(g, s)
+    for g,s in zip(gs, saved): _set(g, s)
 
 # %% ../nbs/05a_callbacks.ipynb #ff14d44a
 def _shared(learn):

@@ -15,6 +15,7 @@ import torch
 from fastcore.basics import patch
 from .learner import *
 from .callbacks import *
+from .callbacks import _generators
 from .modules import _check_fits
 
 # %% ../nbs/05b_checkpoints.ipynb #702fbdbb
@@ -87,6 +88,7 @@ def save_checkpoint(
         _sync(path.parent)
     except BaseException as e:
         with suppress(OSError): tmp.unlink()
+        if isinstance(e, RuntimeError): e = e.__context__ # torch.save goes on after a write that failed
         if not isinstance(e, OSError): raise
         raise OSError(e.errno, f"{e.strerror or e}: could not be saved; what was saved before is still there", str(path)) from e
 
@@ -182,11 +184,13 @@ def _watch(self:Checkpoint, end):
     own = {id(o) for o in (l,l.opt,l.loss_func,*l.dls,*l.cbs,*l.model.modules())}
     for cb in l.cbs:
         if cb is self or hasattr(cb, 'state_dict') or end and (hasattr(cb, 'before_epoch') or hasattr(cb, 'before_fit')): continue
-        now,was = _marks(cb, own),self.marks.setdefault(cb, None)
-        if was is None: self.marks[cb] = now
-        elif changed := [k for k in now if now[k]!=was.get(k, now[k] if not hasattr(type(cb), k) else None)]:
-            self.marks[cb] = {}
-            warnings.warn(f"{type(cb).__name__} has no state_dict, but {', '.join(changed)} changes: it will start anew where this run goes on")
+        now = _marks(cb, own)
+        was = self.marks.setdefault(cb, now)
+        changed = [k for k in now if now[k]!=was.get(k) and (k in was or hasattr(type(cb), k))]
+        if changed and was:
+            self.marks[cb] = {} # once is enough
+            warnings.warn(f"{type(cb).__name__} has no state_dict, but {', '.join(changed)} changes: where the run goes on from "
+                          f"{self.path.name}, that starts anew. Define one, or say state_dict = None if nothing is lost")
 
 # %% ../nbs/05b_checkpoints.ipynb #74f59a99
 def _names(kinds):
@@ -203,6 +207,8 @@ def _check(self:Checkpoint, s):
     for k,here in self._run().items():
         if _names(s['run'][k])!=_names(here):
             raise ValueError(f"{self.path} is of another run: its {k} {s['run'][k]}, here {here}; pass another path")
+    a,b = len(s['rng']['loaders']),len(_generators(l.dls))
+    if a!=b: raise ValueError(f"{self.path} is of another run: its loaders have {a} generators, here {b}; pass another path")
     if s['epoch']>l.n_epochs:
         raise ValueError(f"{self.path} holds {s['epoch']} epochs, and this fit is of {l.n_epochs}: pass more epochs")
 

@@ -338,7 +338,7 @@ def _in_notebook():
 
 class Progress(Callback):
     "Shows a fit: live plot and table in a notebook, bar and lines in a terminal, lines in a pipe"
-    order,in_trials,in_preds = 40,False,False
+    order,in_trials,in_preds,state_dict = 40,False,False,None
     def __init__(self,
         plot:bool=True, # Draw, where that is possible?
     ): self.plot = plot

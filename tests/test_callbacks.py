@@ -5,7 +5,7 @@ import pytest, torch
 import torch.nn.functional as F
 from torch import nn
 from batch_norm import BatchNorm
-from fits import F64, Log, Shapes, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
+from fits import F64, Log, Noisy, Shapes, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
 from notes import callbacks as ca, checkpoints as ck, learner as le, modules as mo, training as tr
 from notes.exports import rel_error
 
@@ -335,15 +335,6 @@ class CountingLoss(nn.CrossEntropyLoss):
     def forward(self, p, t):
         self.calls += 1
         return super().forward(p, t)
-
-class Noisy(tr.Dataset):
-    "Draws noise for every item or batch from all generators there are, three of its own"
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.gen, self.rng, self.random = torch.Generator().manual_seed(4), np.random.default_rng(4), random.Random(4)
-    def __getitem__(self, i):
-        x, y = super().__getitem__(i)
-        return x + .1*torch.randn(x.shape) + .1*torch.randn(x.shape, generator=self.gen) + .1*(random.random()+np.random.rand()+self.rng.random()+self.random.random()), y
 
 def test_a_trial_touches_nothing_but_random_numbers_and_puts_those_back():
     "Schedulers, lists, counters, losses with a state, noise in the dataset: a fit after it is bit for bit the fit without it"

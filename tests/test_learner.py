@@ -3,7 +3,7 @@ import base64, importlib, itertools, math, os, re, subprocess, sys, types
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from fits import Log, Shapes, always, data, first, learner, loaders, mlp, ours, start, std_cbs, train_batch, weights
+from fits import Log, NoLen, Shapes, always, data, first, learner, loaders, mlp, ours, start, std_cbs, train_batch, weights
 from notes import callbacks as ca, learner as le, training as tr
 from notes.exports import rel_error
 
@@ -430,11 +430,6 @@ def test_metrics_refuses_names_that_are_taken(name):
     with pytest.raises(ValueError, match=name): le.Metrics(**{name: tr.accuracy})
 
 # No silent nothing --------------------------------------------------------------------------------------------------------
-
-class NoLen:
-    "A loader that can't say how many batches it gives"
-    def __init__(self, dl): self.dl = dl
-    def __iter__(self): return iter(self.dl)
 
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self): return iter(zip(*data(37)[:]))
