@@ -186,9 +186,12 @@ class GradAccum(Callback):
         self.before_epoch()
     def after_train(self):
         if not self.batches: return
-        self.late = True
-        try: self.learn._update(self.fill)
-        except CancelBatch: pass
+        l,self.late = self.learn,True
+        try:
+            l.zero_grad()
+            self.fill();    l('after_backward')
+            l.step();       l('after_step')
+        except (CancelStep,CancelBatch): pass
         finally: self.late = False
     def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
     def load_state_dict(self, state): vars(self).update(state)

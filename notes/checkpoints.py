@@ -8,7 +8,7 @@ __all__ = ['CheckpointError', 'save_checkpoint', 'load_checkpoint', 'Checkpoint'
 # %% ../nbs/05b_checkpoints.ipynb #609962c2
 import copy,hashlib,io,operator,os,pickle,re,warnings,zipfile
 from contextlib import suppress
-from itertools import count,islice
+from itertools import islice
 from pathlib import Path
 from types import FunctionType,SimpleNamespace
 import torch
@@ -251,15 +251,16 @@ def wrap_dl(self:Checkpoint, dl): return self._batches(dl) if self.learn.trainin
 
 @patch
 def _batches(self:Checkpoint, dl):
-    l,it,end = self.learn,iter(dl),object()
+    l,it,n = self.learn,iter(dl),operator.length_hint(dl)
     first,l.first_iter = l.first_iter,0
-    if sum(1 for _ in islice(it, first))<first: raise ValueError(f"the loader gave fewer than the {first} batches that {self.path} has seen")
-    for i in count(first):
-        if self.state: self._put_back()
-        elif i==0 or self.every and i%self.every==0 and i!=operator.length_hint(dl): self._save(l.epoch, i)
-        batch = next(it, end)
-        if batch is end: return
+    if sum(1 for _ in islice(it, first))<first:
+        raise ValueError(f"the loader gave fewer than the {first} batches that were done when {self.path} was written")
+    if self.state: self._put_back()
+    else: self._save(l.epoch, 0)
+    if not self.every: yield from it
+    for i,batch in enumerate(it, first+1):
         yield batch
+        if i%self.every==0 and i!=n: self._save(l.epoch, i) # the next is not drawn yet
 
 @patch
 def after_fit(self:Checkpoint):

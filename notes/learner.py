@@ -102,20 +102,17 @@ def __call__(self:Learner, event):
     for f in self._on[event]: f()
 
 @patch
-def _update(self:Learner, backward):
-    try:
-        self.zero_grad()
-        backward();         self('after_backward')
-        self.step();        self('after_step')
-    except CancelStep: pass
-
-@patch
 def _batch(self:Learner):
     try:
         self('before_batch')
-        self.predict();     self('after_predict')
-        self.get_loss();    self('after_loss')
-        if self.training: self._update(self.backward)
+        self.predict();         self('after_predict')
+        self.get_loss();        self('after_loss')
+        if self.training:
+            try:
+                self.zero_grad()
+                self.backward();    self('after_backward')
+                self.step();        self('after_step')
+            except CancelStep: pass
         self('after_batch')
     except CancelBatch: pass
 
@@ -134,9 +131,9 @@ def _pass(self:Learner, dl, training):
     for f in self._on['wrap_dl']: dl = f(dl)
     with torch.set_grad_enabled(training), nullcontext() if training else eval_mode(self.model):
         for self.iter,batch in enumerate(dl, self.iter+1):
-            if not isinstance(batch, (tuple,list)) or len(batch)!=2:
-                raise ValueError(f"a batch is a {type(batch).__name__} of {operator.length_hint(batch)} and no pair (x, y): see collate_fn")
-            self.xb,self.yb = batch
+            match batch:
+                case xb,yb: self.xb,self.yb = xb,yb
+                case _: raise ValueError(f"a batch is a {type(batch).__name__}, no pair (x, y): see collate_fn")
             self._batch()
         if self.iter<0: raise ValueError("a loader gave no batches: is its dataset empty, or an iterator used up?")
         if training: self('after_train')
@@ -196,8 +193,8 @@ def fit(self:Learner,
 # %% ../nbs/05_learner.ipynb #8b9c357a
 def _mean(values, n, name):
     "Mean of numbers or 0-d tensors, one for each batch, weighed by the batches' items"
-    n,wrong = torch.tensor(n, dtype=torch.float64),[tuple(np.shape(v)) for v in values if np.ndim(v)]
-    if wrong: raise ValueError(f"{name} of a batch has shape {wrong[0]}: it must be one number, such as a mean")
+    n,shape = torch.tensor(n, dtype=torch.float64),tuple(np.shape(values[0]))
+    if shape: raise ValueError(f"{name} of a batch has shape {shape}: it must be one number, such as a mean")
     if isinstance(values[0], Tensor): values = torch.stack(values).tolist()
     return (torch.tensor(values, dtype=torch.float64)@n/n.sum()).item()
 
