@@ -51,7 +51,7 @@ def suggestion(self:LRFinder)->float: # Learning rate
     if len(losses)<5: raise ValueError(f"the loss exploded after {len(losses)} batches: pass a smaller start")
     return self.lrs[2+int(np.argmin(np.convolve(losses, np.ones(5)/5, 'valid')))]/10
 
-# %% ../nbs/05a_callbacks.ipynb #c2fdd8a8
+# %% ../nbs/05a_callbacks.ipynb #9c40d7e2
 _RNG = torch.Generator,np.random.Generator,random.Random
 
 def _generators(dls):
@@ -67,14 +67,16 @@ def _generators(dls):
             todo += [v for v in getattr(o, '__dict__', {}).values() if isinstance(v, _RNG)]
     return found
 
-def _get(g): return g.get_state() if isinstance(g, torch.Generator) else \
-    g.getstate() if isinstance(g, random.Random) else g.bit_generator.state
+def _get(g):
+    if isinstance(g, torch.Generator): return g.get_state()
+    return g.getstate() if isinstance(g, random.Random) else g.bit_generator.state
 
 def _set(g, s):
     if isinstance(g, torch.Generator): g.set_state(s)
     elif isinstance(g, random.Random): g.setstate(s)
     else: g.bit_generator.state = s
 
+# %% ../nbs/05a_callbacks.ipynb #c2fdd8a8
 def get_rng(
     dls=(), # Loaders whose own generators are to be included
 )->dict: # Of numbers, tuples and tensors
@@ -106,11 +108,10 @@ def set_rng(
 
 # %% ../nbs/05a_callbacks.ipynb #ff14d44a
 def _shared(learn):
-    "What a copy of `learn` has in common with it, by id: loaders, data, and results of the last batch, without their graphs"
-    found = {id(o): o for dl in (learn.dls,*learn.dls) for o in (dl,getattr(dl, 'dataset', None))}
-    for o in (learn,*learn.cbs,*learn.model.modules()):
-        found.update({id(t): t.detach() for t in vars(o).values() if torch.is_tensor(t) and not t.is_leaf})
-    return {**found, **{id(learn.__dict__.get(k)): learn.__dict__.get(k) for k in ('xb','yb')}}
+    "What a copy has in common with `learn`, by id: loaders, data, the last batch; results without their graphs"
+    kept = [learn.dls, *learn.dls, *(getattr(dl, 'dataset', None) for dl in learn.dls), *map(vars(learn).get, ('xb','yb'))]
+    tensors = [t for o in (learn,*learn.cbs,*learn.model.modules()) for t in vars(o).values() if torch.is_tensor(t)]
+    return {id(o): o for o in kept} | {id(t): t.detach() for t in tensors if not t.is_leaf}
 
 @patch
 def _copy(self:Learner):
@@ -184,17 +185,20 @@ class GradAccum(Callback):
         "The mean of the group into `.grad`, and begin the next group"
         for p,s in zip(self.learn.model.parameters(), self.sums): p.grad = None if s is None else s/self.items
         self.before_epoch()
-    def after_train(self):
-        if not self.batches: return
-        l,self.late = self.learn,True
-        try:
-            l.zero_grad()
-            self.fill();    l('after_backward')
-            l.step();       l('after_step')
-        except (CancelStep,CancelBatch): pass
-        finally: self.late = False
     def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
     def load_state_dict(self, state): vars(self).update(state)
+
+# %% ../nbs/05a_callbacks.ipynb #0e95b7c8
+@patch
+def after_train(self:GradAccum):
+    if not self.batches: return
+    l,self.late = self.learn,True
+    try:
+        l.zero_grad()
+        self.fill();    l('after_backward')
+        l.step();       l('after_step')
+    except (CancelStep,CancelBatch): pass
+    finally: self.late = False
 
 # %% ../nbs/05a_callbacks.ipynb #03483338
 class EarlyStopping(Callback):

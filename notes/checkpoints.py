@@ -92,7 +92,7 @@ def save_checkpoint(
         if not isinstance(e, OSError): raise
         raise OSError(e.errno, f"{e.strerror or e}: could not be saved; what was saved before is still there", str(path)) from e
 
-# %% ../nbs/05b_checkpoints.ipynb #957f5b1e
+# %% ../nbs/05b_checkpoints.ipynb #4b7fe016
 _OLD,_NEW = 'notes.learner 1','notes.learner 2' # without a digest; with one
 
 def _unpack(path, whole):
@@ -104,6 +104,7 @@ def _unpack(path, whole):
         path.seek(0)
     return torch.load(path, map_location='cpu', weights_only=True)
 
+# %% ../nbs/05b_checkpoints.ipynb #957f5b1e
 def load_checkpoint(
     path, # File that `save_checkpoint` wrote
 )->dict: # What was saved, tensors on the CPU
@@ -153,11 +154,12 @@ class Checkpoint(Callback):
             rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
             model=l.model.state_dict(), opt=_opt_state(l.opt), cbs=[cb.state_dict() for cb in self._stateful()]))
 
-# %% ../nbs/05b_checkpoints.ipynb #b86a0e4d
+# %% ../nbs/05b_checkpoints.ipynb #7e1b4cd9
 def _opt_state(opt):
     if hasattr(opt, 'state_dict') and hasattr(opt, 'load_state_dict'): return opt.state_dict()
     raise TypeError(f"{type(opt).__name__} can't be saved: it needs a state_dict and a load_state_dict")
 
+# %% ../nbs/05b_checkpoints.ipynb #b86a0e4d
 class _Mark(pickle.Pickler):
     "A digest of what an object holds, without the parts `own` of the learner"
     def __init__(self, own):
@@ -177,6 +179,7 @@ def _marks(cb, own):
             return m.hash.digest()
     return {k: mark(v) for k,v in vars(cb).items()}
 
+# %% ../nbs/05b_checkpoints.ipynb #82f7a0de
 @patch
 def _watch(self:Checkpoint, end):
     "Warn of callbacks that have changed since the first save, and can't say how"

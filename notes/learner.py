@@ -39,6 +39,10 @@ class Callback:
                 raise TypeError(f"{cls.__name__}.{k} would never be called: there are {', '.join(known)}")
 
 # %% ../nbs/05_learner.ipynb #e3b5436e
+def _check_lr(lr):
+    if not 0<=lr<math.inf: raise ValueError(f"lr={lr}: pass a number from 0 on")
+    return lr
+
 class Learner:
     "A model, its data, loss and optimiser, and the loop that trains it; `ValueError` unless `dls` are two"
     def __init__(self,
@@ -78,10 +82,6 @@ def add_cbs(self:Learner,
         if hasattr(cb, 'after_create'): cb.after_create()
         self.cbs.append(cb)
 
-def _check_lr(lr):
-    if not 0<=lr<math.inf: raise ValueError(f"lr={lr}: pass a number from 0 on")
-    return lr
-
 @patch
 def set_lr(self:Learner,
     lr:float, # Learning rate
@@ -116,7 +116,7 @@ def _batch(self:Learner):
         self('after_batch')
     except CancelBatch: pass
 
-# %% ../nbs/05_learner.ipynb #337d1b74
+# %% ../nbs/05_learner.ipynb #c18e6d30
 @patch
 def _mode(self:Learner, training):
     "Training or evaluation mode; parts that were put into evaluation alone stay there"
@@ -124,6 +124,7 @@ def _mode(self:Learner, training):
     self.model.train(training)
     for m in self.asleep: m.training = False
 
+# %% ../nbs/05_learner.ipynb #337d1b74
 @patch
 def _pass(self:Learner, dl, training):
     self.training,self.dl,self.iter = training,dl,(self.first_iter if training else 0)-1
@@ -133,7 +134,8 @@ def _pass(self:Learner, dl, training):
         for self.iter,batch in enumerate(dl, self.iter+1):
             match batch:
                 case xb,yb: self.xb,self.yb = xb,yb
-                case _: raise ValueError(f"a batch is a {type(batch).__name__}, no pair (x, y): see collate_fn")
+                case _: raise ValueError(f"a batch is a {type(batch).__name__} of {operator.length_hint(batch)}, "
+                                         "no pair (x, y): the loader's collate_fn can make one")
             self._batch()
         if self.iter<0: raise ValueError("a loader gave no batches: is its dataset empty, or an iterator used up?")
         if training: self('after_train')
@@ -141,9 +143,9 @@ def _pass(self:Learner, dl, training):
 @patch
 def _epoch(self:Learner):
     self.metrics = {}
-    if self.dls[0] is None: raise ValueError("no loader for training: pass it as the first of dls")
     try:
         self('before_epoch')
+        if self.dls[0] is None: raise ValueError("no loader for training: pass it as the first of dls")
         self._pass(self.dls[0], True)
         if self.dls[1] is not None: self._pass(self.dls[1], False)
         self('after_epoch')

@@ -461,7 +461,7 @@ def test_a_loader_without_a_length(wrap, capsys, notebook, monkeypatch):
     assert runs[0] == runs[1] and len(runs[0][0]) == 15
 
 @pytest.mark.parametrize('batch,says', [
-    (dict(x=1, y=2), 'a batch is a dict, no pair'), (torch.zeros(2, 6), 'a batch is a Tensor, no pair'), ((1, 2, 3), 'a batch is a tuple of 3, no pair'), ([1], 'a batch is a list of 1, no pair'), ('ab', 'str, no pair'), (7, 'int, no pair')], ids=str)
+    (dict(x=1, y=2), 'a batch is a dict of 2, no pair'), (torch.zeros(2, 6), 'a batch is a Tensor of 2, no pair'), ((1, 2, 3), 'a batch is a tuple of 3, no pair'), ([1], 'a batch is a list of 1, no pair'), ('ab', 'str of 2, no pair'), (7, 'int of 0, no pair')], ids=str)
 def test_a_batch_that_is_no_pair(batch, says):
     l = learner(dls=([batch], None))
     with pytest.raises(ValueError, match=says): l.fit(1)
