@@ -281,6 +281,9 @@ def test_rng_round_trip():
     ca.set_rng(s, dls)
     assert draw() == a != b
     assert len(s['loaders']) == 2
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match='of loaders with 2 generators, and these have 0'): ca.set_rng(s, [[], None])
+    assert torch.equal(before, torch.get_rng_state())
 
 # Weights by name ------------------------------------------------------------------------------------------------------------------
 
@@ -397,6 +400,16 @@ def test_what_cant_be_copied_is_refused(what):
     assert torch.equal(rng, torch.get_rng_state())
     Keeps.in_trials = False
     l.lr_find(n=10)
+
+def test_results_that_hang_on_their_graphs_are_no_hindrance():
+    "The learner's, a model's and a callback's, as a last training batch leaves them"
+    class Last(le.Callback):
+        def after_batch(self): self.loss = self.learn.loss
+    l = learner([cb := Last()], Counting(), dls=(loaders()[0], None))
+    l.fit(1)
+    assert not any(t.is_leaf for t in (l.loss, l.pred, l.model.out, cb.loss))
+    kept = l.loss, l.pred, l.model.out, cb.loss, l.xb
+    assert l.lr_find(n=10).losses and all(a is b for a, b in zip(kept, (l.loss, l.pred, l.model.out, cb.loss, l.xb)))
 
 def test_a_trial_on_an_iterator_is_refused():
     l = learner(dls=(iter(loaders()[0]), None))

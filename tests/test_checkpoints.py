@@ -119,6 +119,14 @@ def test_interrupted_twice(tmp_path):
         with pytest.raises(ZeroDivisionError): long_run(tmp_path/'a', [Boom(*at)])
     same(whole()[0], long_run(tmp_path/'a'))
 
+def test_what_was_recorded_is_there_when_the_others_begin(tmp_path):
+    class Looks(le.Callback):
+        order = 40
+        def before_fit(self): seen.append((len(self.learn.recorder.losses), len(self.learn.recorder.epochs)))
+    seen = []
+    for epochs in (1, 2): long_run(tmp_path/'a', [Looks()], epochs=epochs)
+    assert seen == [(0, 0), (5, 1)]
+
 def test_start_anew(tmp_path):
     p = tmp_path/'a'
     long_run(p)
@@ -257,8 +265,8 @@ def test_missing_file(tmp_path):
 
 @pytest.mark.parametrize('change,says', [
     (dict(model=mlp(nh=4)), r'another model: 0.weight has shape \(5, 6\), and here shape \(4, 6\)'), (dict(model=nn.Sequential(nn.Linear(6, 3).double())), 'another model: it has 2.bias'),
-    (dict(dls=loaders(bs=4)), 'its batches 5, here 10'), (dict(cbs=[*std_cbs(), ca.EarlyStopping()]), 'its callbacks'), (dict(epochs=1), 'holds 2 epochs, and this fit is of 1'),
-    (dict(opt_func=torch.optim.Adam), 'its optimiser notes.training.SGD, here torch.optim.adam.Adam')], ids=['shape', 'names', 'batches', 'callbacks', 'epochs', 'optimiser'])
+    (dict(dls=loaders(bs=4)), 'its batches 5, here 10'), (dict(dls=tr.get_dls(Noisy(*data(37)[:]), data(11), 8, seed=3)), 'its loaders have 2 generators, here 5'), (dict(cbs=[*std_cbs(), ca.EarlyStopping()]), 'its callbacks'), (dict(epochs=1), 'holds 2 epochs, and this fit is of 1'),
+    (dict(opt_func=torch.optim.Adam), 'its optimiser notes.training.SGD, here torch.optim.adam.Adam')], ids=['shape', 'names', 'batches', 'generators', 'callbacks', 'epochs', 'optimiser'])
 def test_checkpoint_of_another_run_changes_nothing(tmp_path, change, says):
     p = tmp_path/'a'
     learner(std_cbs()).fit(2, cbs=[ck.Checkpoint(p)])
