@@ -6,7 +6,7 @@
 __all__ = ['LRFinder', 'get_rng', 'set_rng', 'GradClip', 'GradAccum', 'EarlyStopping']
 
 # %% ../nbs/05a_callbacks.ipynb #0456a0f7
-import copy,math,random
+import copy,math,operator,random,warnings
 import numpy as np, torch
 from fastcore.basics import patch
 from .learner import *
@@ -51,17 +51,32 @@ def suggestion(self:LRFinder)->float: # Learning rate
     if len(losses)<5: raise ValueError(f"the loss exploded after {len(losses)} batches: pass a smaller start")
     return self.lrs[2+int(np.argmin(np.convolve(losses, np.ones(5)/5, 'valid')))]/10
 
-# %% ../nbs/05a_callbacks.ipynb #c2fdd8a8
+# %% ../nbs/05a_callbacks.ipynb #9c40d7e2
+_RNG = torch.Generator,np.random.Generator,random.Random
+
 def _generators(dls):
-    "The generators that loaders and their samplers draw from"
-    found,todo = [],list(dls)
+    "The generators that loaders, their samplers and their datasets hold"
+    found,todo,seen = [],list(dls),[]
     while todo:
         o = todo.pop(0)
-        if isinstance(o, torch.Generator) and not any(o is g for g in found): found.append(o)
-        elif o is not None:
-            todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches')]
+        if o is None or any(o is s for s in seen): continue
+        seen.append(o)
+        if isinstance(o, _RNG): found.append(o)
+        else:
+            todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches','dataset')]
+            todo += [v for v in getattr(o, '__dict__', {}).values() if isinstance(v, _RNG)]
     return found
 
+def _get(g):
+    if isinstance(g, torch.Generator): return g.get_state()
+    return g.getstate() if isinstance(g, random.Random) else g.bit_generator.state
+
+def _set(g, s):
+    if isinstance(g, torch.Generator): g.set_state(s)
+    elif isinstance(g, random.Random): g.setstate(s)
+    else: g.bit_generator.state = s
+
+# %% ../nbs/05a_callbacks.ipynb #c2fdd8a8
 def get_rng(
     dls=(), # Loaders whose own generators are to be included
 )->dict: # Of numbers, tuples and tensors
@@ -72,14 +87,16 @@ def get_rng(
                 torch=torch.get_rng_state(),
                 cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-                loaders=[g.get_state() for g in _generators(dls)])
+                loaders=[_get(g) for g in _generators(dls)])
 
 # %% ../nbs/05a_callbacks.ipynb #50d183c9
 def set_rng(
     state:dict, # As `get_rng` gives it
     dls=(), # The loaders, in the same order
 ):
-    "Put all random number generators back into `state`"
+    "Put all random number generators back into `state`; `ValueError` if it is of other loaders"
+    gs,saved = _generators(dls),state['loaders']
+    if len(gs)!=len(saved): raise ValueError(f"state is of loaders with {len(saved)} generators, and these have {len(gs)}")
     v,ints,gauss = state['python']
     random.setstate((v,tuple(ints.tolist()),gauss))
     np.random.set_state(('MT19937',state['numpy'][0].numpy().astype(np.uint32),*state['numpy'][1:]))
@@ -87,12 +104,26 @@ def set_rng(
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
     if state['mps'] is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state['mps'])
-    for g,s in zip(_generators(dls), state['loaders'], strict=True): g.set_state(s)
+    for g,s in zip(gs, saved): _set(g, s)
 
 # %% ../nbs/05a_callbacks.ipynb #ff14d44a
-def _opt_state(opt):
-    if hasattr(opt, 'state_dict') and hasattr(opt, 'load_state_dict'): return opt.state_dict()
-    raise TypeError(f"{type(opt).__name__} can't be saved: it needs a state_dict and a load_state_dict")
+def _shared(learn):
+    "What a copy has in common with `learn`, by id: loaders, data, the last batch; results without their graphs"
+    kept = [learn.dls, *learn.dls, *(getattr(dl, 'dataset', None) for dl in learn.dls), *map(vars(learn).get, ('xb','yb'))]
+    tensors = [t for o in (learn,*learn.cbs,*learn.model.modules()) for t in vars(o).values() if torch.is_tensor(t)]
+    return {id(o): o for o in kept} | {id(t): t.detach() for t in tensors if not t.is_leaf}
+
+@patch
+def _copy(self:Learner):
+    "A learner like this one, with the callbacks that take part in trials; `TypeError` where something can't be copied"
+    new = copy.copy(self)
+    memo = {**_shared(self), id(self): new}
+    try:
+        vars(new).update(copy.deepcopy({**vars(self), '_on': None, 'cbs': [cb for cb in self.cbs if cb.in_trials]}, memo))
+        vars(new.opt).update(copy.deepcopy({k: v for k,v in vars(self.opt).items() if k!='step'}, memo))
+    except Exception as e:
+        raise TypeError(f"a trial needs a copy of the learner, and {e}. If that is a callback's, say in_trials = False there") from e
+    return new
 
 # %% ../nbs/05a_callbacks.ipynb #91c93aca
 @patch
@@ -101,26 +132,23 @@ def lr_find(self:Learner,
     end:float=10., # Last learning rate
     n:int=100, # Batches from `start` to `end`
 )->LRFinder: # With `suggestion` and `plot`
-    "Try learning rates on up to `n` batches, and put everything back as it was"
-    finder,kept,rng = LRFinder(start, end, n),dict(vars(self)),get_rng(self.dls)
-    parts = [(m,m.training) for m in self.model.modules()],[(p,p.grad) for p in self.model.parameters()]
-    model,opt,buffers = copy.deepcopy((self.model.state_dict(), _opt_state(self.opt), dict(self.model.named_buffers())))
-    self.dls,self.cbs = (self.dls[0],None),[copy.copy(cb) for cb in self.cbs if not cb.records]
-    try: self.fit(math.ceil(n/len(self.dls[0])), cbs=[finder])
-    finally:
-        vars(self).update(kept)
-        self.model.load_state_dict(model)
-        for k,b in self.model.named_buffers(): b.copy_(buffers[k])
-        self.opt.load_state_dict(opt)
-        for m,mode in parts[0]: m.training = mode
-        for p,g in parts[1]: p.grad = g
-        set_rng(rng, self.dls)
+    "Try learning rates on up to `n` batches, with a copy: nothing here changes. `TypeError` for what can't be copied"
+    finder,rng,dl = LRFinder(start, end, n),get_rng(self.dls),self.dls[0]
+    if hasattr(dl, '__next__'): raise TypeError("an iterator can't be put back: pass a loader")
+    trial = self._copy()
+    trial.dls = dl,None
+    try:
+        with warnings.catch_warnings(): # a copied scheduler takes the copied optimiser for one that was tampered with
+            warnings.filterwarnings('ignore', 'Seems like `optimizer.step')
+            trial.fit(math.ceil(n/(operator.length_hint(dl) or 1)), cbs=[finder])
+    finally: set_rng(rng, self.dls)
+    finder.learn = self # and the copy can go
     return finder
 
 # %% ../nbs/05a_callbacks.ipynb #0b3cf1d6
 class GradClip(Callback):
     "Shortens a gradient that is longer than `max_norm`, all parameters taken together"
-    order = 10
+    order,state_dict = 10,None # `norm` is of one batch: nothing to save
     def __init__(self,
         max_norm:float, # Largest norm
     ):
@@ -135,7 +163,7 @@ class GradClip(Callback):
 # %% ../nbs/05a_callbacks.ipynb #76ba4544
 class GradAccum(Callback):
     "One optimiser step for every `n` batches, as if they had been one"
-    order = 0
+    order,late = 0,False # late: `.grad` has the sum already
     def __init__(self,
         n:int, # Batches for a step
     ):
@@ -143,6 +171,7 @@ class GradAccum(Callback):
         self.n = n
     def before_epoch(self): self.sums,self.items,self.batches = None,0,0
     def after_backward(self):
+        if self.late: return
         l,ps = self.learn,list(self.learn.model.parameters())
         k = len(l.xb)
         gs = [None if p.grad is None else k*p.grad for p in ps] # None: a layer that this batch didn't use
@@ -150,16 +179,31 @@ class GradAccum(Callback):
             gs = [g if s is None else s.to(p.device)+(0 if g is None else g) for p,s,g in zip(ps, self.sums, gs)]
         self.sums = gs
         self.items,self.batches = self.items+k,self.batches+1
-        if self.batches<self.n and l.iter+1<len(l.dl): raise CancelStep
-        for p,s in zip(ps, self.sums): p.grad = None if s is None else s/self.items
+        if self.batches<self.n: raise CancelStep
+        self.fill()
+    def fill(self):
+        "The mean of the group into `.grad`, and begin the next group"
+        for p,s in zip(self.learn.model.parameters(), self.sums): p.grad = None if s is None else s/self.items
         self.before_epoch()
     def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
     def load_state_dict(self, state): vars(self).update(state)
 
+# %% ../nbs/05a_callbacks.ipynb #0e95b7c8
+@patch
+def after_train(self:GradAccum):
+    if not self.batches: return
+    l,self.late = self.learn,True
+    try:
+        l.zero_grad()
+        self.fill();    l('after_backward')
+        l.step();       l('after_step')
+    except (CancelStep,CancelBatch): pass
+    finally: self.late = False
+
 # %% ../nbs/05a_callbacks.ipynb #03483338
 class EarlyStopping(Callback):
     "Ends a fit after `patience` epochs without improvement; the model gets the weights of the best"
-    order,records = 50,True
+    order,in_trials,in_preds = 50,False,False
     def __init__(self,
         metric:str='valid_loss', # Name in `learn.metrics`
         patience:int=3, # Epochs without improvement that end the fit

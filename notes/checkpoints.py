@@ -6,19 +6,30 @@
 __all__ = ['CheckpointError', 'save_checkpoint', 'load_checkpoint', 'Checkpoint']
 
 # %% ../nbs/05b_checkpoints.ipynb #609962c2
-import copy,os,pickle,re,zipfile
+import copy,hashlib,io,operator,os,pickle,re,warnings,zipfile
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from types import FunctionType,SimpleNamespace
 import torch
 from fastcore.basics import patch
 from .learner import *
 from .callbacks import *
-from .callbacks import _opt_state
+from .callbacks import _generators
 from .modules import _check_fits
 
 # %% ../nbs/05b_checkpoints.ipynb #702fbdbb
 class CheckpointError(ValueError): "A file is no checkpoint, or no longer whole"
 
 def _previous(path): return path.with_name(path.name+'.prev')
+
+def _file(path):
+    "`path` in full; `ValueError` where a folder, or another thing that is no file, has that name"
+    path = Path(path).expanduser().resolve()
+    for p in (path,_previous(path)):
+        if p.exists() and not p.is_file():
+            raise ValueError(f"{p} is {'a folder' if p.is_dir() else 'no plain file'}: pass the name of a file")
+    return path
 
 def _sync(path):
     "Have what the system keeps of a file or folder written to the disk"
@@ -27,66 +38,162 @@ def _sync(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
+# %% ../nbs/05b_checkpoints.ipynb #e81b94f2
+_MARK = b'notes sha256 '
+
+def _digest(f, size):
+    "That of the first `size` bytes"
+    h = hashlib.sha256()
+    f.seek(0)
+    for i in range(0, size, 1<<20): h.update(f.read(min(1<<20, size-i)))
+    return _MARK + h.hexdigest().encode()
+
+def _seal(f):
+    "Make the digest the comment of the archive, whose last two bytes say how long that is"
+    f.seek(-2, os.SEEK_END)
+    f.write((len(_MARK)+64).to_bytes(2, 'little'))
+    f.write(_digest(f, f.tell()))
+
+def _sealed(f):
+    "Is the file as it was when it got its digest? None if it has none"
+    end = f.seek(0, os.SEEK_END)-len(_MARK)-64
+    f.seek(max(end, 0))
+    said = f.read()
+    return said==_digest(f, end) if said.startswith(_MARK) and end>0 else None
+
+# %% ../nbs/05b_checkpoints.ipynb #a7e2605b
+def _write(path, state):
+    try:
+        with open(path, 'wb+') as f:
+            torch.save(state, f)
+            _seal(f)
+        torch.load(path, map_location='meta', weights_only=True) # reads no tensor
+    except (pickle.PickleError,AttributeError,TypeError) as e:
+        raise TypeError("state holds more than numbers, texts and tensors (a NumPy number? call float), "
+                        "and could not be read again") from e
+    _sync(path)
+
 def save_checkpoint(
-    path, # File to write
+    path, # File to write; its folder is made where there is none
     state:dict, # Numbers, texts and tensors, in lists, tuples and dictionaries
 ):
     "Write `state` to `path`, never half; the one before it stays as `path`.prev. `TypeError` for what couldn't be read again"
-    path = Path(path)
+    path = _file(path)
     tmp = path.with_name(path.name+'.tmp')
-    with open(tmp, 'wb') as f: torch.save(state, f)
-    try: torch.load(tmp, map_location='meta', weights_only=True) # reads no tensor
-    except pickle.UnpicklingError:
-        tmp.unlink()
-        raise TypeError("state holds more than numbers, texts and tensors (a NumPy number? call float), "
-                        "and could not be read again") from None
-    _sync(tmp)
-    if path.exists(): os.replace(path, _previous(path))
-    os.replace(tmp, path)
-    _sync(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(tmp, state)
+        if path.exists(): os.replace(path, _previous(path))
+        os.replace(tmp, path)
+        _sync(path.parent)
+    except BaseException as e:
+        with suppress(OSError): tmp.unlink()
+        if isinstance(e, RuntimeError): e = e.__context__ # torch.save goes on after a write that failed
+        if not isinstance(e, OSError): raise
+        raise OSError(e.errno, f"{e.strerror or e}: could not be saved; what was saved before is still there", str(path)) from e
+
+# %% ../nbs/05b_checkpoints.ipynb #4b7fe016
+_OLD,_NEW = 'notes.learner 1','notes.learner 2' # without a digest; with one
+
+def _unpack(path, whole):
+    if not whole:
+        with zipfile.ZipFile(path) as z: parts = {i.filename: z.read(i) for i in z.infolist()}
+        path = io.BytesIO()
+        with zipfile.ZipFile(path, 'w') as z:
+            for name,part in parts.items(): z.writestr(name, part)
+        path.seek(0)
+    return torch.load(path, map_location='cpu', weights_only=True)
 
 # %% ../nbs/05b_checkpoints.ipynb #957f5b1e
 def load_checkpoint(
     path, # File that `save_checkpoint` wrote
 )->dict: # What was saved, tensors on the CPU
     "Read a checkpoint, or the one before if only that is left; `CheckpointError` if it is damaged or none"
-    path = Path(path)
+    path = _file(path)
     if not path.exists() and _previous(path).exists(): path = _previous(path)
     if not path.exists(): raise FileNotFoundError(f"no checkpoint {path}")
     def no(why):
         prev = _previous(path)
         then = f"{prev.name}, the one before it, will be used" if prev.exists() else "start again"
         return CheckpointError(f"{path} {why}: delete it, and {then}")
-    try:
-        with zipfile.ZipFile(path) as z: bad = z.testzip()
-        if bad is None: return torch.load(path, map_location='cpu', weights_only=True)
-    except (zipfile.BadZipFile,EOFError,ValueError): raise no("is no checkpoint, or only a part of one") from None
+    with open(path, 'rb') as f: whole = _sealed(f)
+    if whole is False: raise no("is damaged")
+    try: state = _unpack(path, whole)
     except pickle.UnpicklingError: raise no("asks for code to be run, and none was") from None
-    except RuntimeError: raise no("is a zip file, but no checkpoint") from None
-    raise no(f"is damaged in {bad}")
+    except Exception as e:
+        if whole and isinstance(e, MemoryError): raise
+        raise no("is no checkpoint, or only a part of one") from None
+    if whole or isinstance(state, dict) and state.get('format')==_OLD: return state
+    raise no("has no digest: it was not written by save_checkpoint, or is damaged")
 
 # %% ../nbs/05b_checkpoints.ipynb #a307dd14
 def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
 
 class Checkpoint(Callback):
     "Saves a fit as it goes; where there is a file, goes on from it: with its learning rate, to `n_epochs` in all"
-    order,records = -100,True
+    order,in_trials,in_preds = -100,False,False
     def __init__(self,
         path, # File
         every:int=0, # Save every so many batches too; 0: not
         resume:bool=True, # Go on from the file? Otherwise start anew, and overwrite it
-    ): self.path,self.every,self.resume = Path(path),every,resume
-    def _stateful(self): return [cb for cb in self.learn.cbs if hasattr(cb, 'state_dict')]
+    ):
+        if every<0: raise ValueError(f"every={every}: pass 0 or more")
+        self.path,self.every,self.resume = _file(path),every,resume
+    def after_create(self):
+        if any(isinstance(cb, Checkpoint) for cb in self.learn.cbs): raise ValueError("there is a Checkpoint already")
+    def _stateful(self): return [cb for cb in self.learn.cbs if getattr(cb, 'state_dict', None)]
     def _run(self):
         "What must be the same in a run that goes on from the file"
-        return dict(optimiser=_kind(self.learn.opt), batches=len(self.learn.dls[0]),
+        return dict(optimiser=_kind(self.learn.opt), batches=operator.length_hint(self.learn.dls[0]),
                     callbacks=[_kind(cb) for cb in self._stateful()])
     def _save(self, epoch, i):
         l = self.learn
+        self._watch(i is None)
         save_checkpoint(self.path, dict(
-            format='notes.learner 1', run=self._run(), epoch=epoch, iter=i,
+            format=_NEW, run=self._run(), epoch=epoch, iter=i,
             rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
             model=l.model.state_dict(), opt=_opt_state(l.opt), cbs=[cb.state_dict() for cb in self._stateful()]))
+
+# %% ../nbs/05b_checkpoints.ipynb #7e1b4cd9
+def _opt_state(opt):
+    if hasattr(opt, 'state_dict') and hasattr(opt, 'load_state_dict'): return opt.state_dict()
+    raise TypeError(f"{type(opt).__name__} can't be saved: it needs a state_dict and a load_state_dict")
+
+# %% ../nbs/05b_checkpoints.ipynb #b86a0e4d
+class _Mark(pickle.Pickler):
+    "A digest of what an object holds, without the parts `own` of the learner"
+    def __init__(self, own):
+        self.own,self.hash = own,hashlib.sha256()
+        super().__init__(SimpleNamespace(write=self.hash.update))
+    def persistent_id(self, o):
+        if isinstance(o, torch.Generator): return o.get_state().tolist()
+        if torch.is_tensor(o): return id(o),o._version
+        return id(o) if id(o) in self.own or isinstance(o, FunctionType) else None
+
+def _marks(cb, own):
+    "Attribute -> digest; None where it has none"
+    def mark(o):
+        m = _Mark(own)
+        with suppress(Exception):
+            m.dump(o)
+            return m.hash.digest()
+    return {k: mark(v) for k,v in vars(cb).items()}
+
+# %% ../nbs/05b_checkpoints.ipynb #82f7a0de
+@patch
+def _watch(self:Checkpoint, end):
+    "Warn of callbacks that have changed since the first save, and can't say how"
+    l = self.learn
+    own = {id(o) for o in (l,l.opt,l.loss_func,*l.dls,*l.cbs,*l.model.modules())}
+    for cb in l.cbs:
+        if cb is self or hasattr(cb, 'state_dict') or end and (hasattr(cb, 'before_epoch') or hasattr(cb, 'before_fit')): continue
+        now = _marks(cb, own)
+        was = self.marks.setdefault(cb, now)
+        changed = [k for k in now if now[k]!=was.get(k) and (k in was or hasattr(type(cb), k))]
+        if changed and was:
+            self.marks[cb] = {} # once is enough
+            warnings.warn(f"{type(cb).__name__} has no state_dict, but {', '.join(changed)} changes: where the run goes on from "
+                          f"{self.path.name}, that starts anew. Define one, or say state_dict = None if nothing is lost")
 
 # %% ../nbs/05b_checkpoints.ipynb #74f59a99
 def _names(kinds):
@@ -97,55 +204,66 @@ def _names(kinds):
 @patch
 def _check(self:Checkpoint, s):
     l = self.learn
-    if not isinstance(s, dict) or s.get('format')!='notes.learner 1':
+    if not isinstance(s, dict) or s.get('format') not in (_OLD,_NEW):
         raise CheckpointError(f"{self.path} was not written by Checkpoint: pass another path")
     _check_fits(l.model.state_dict(), s['model'])
     for k,here in self._run().items():
         if _names(s['run'][k])!=_names(here):
             raise ValueError(f"{self.path} is of another run: its {k} {s['run'][k]}, here {here}; pass another path")
+    a,b = len(s['rng']['loaders']),len(_generators(l.dls))
+    if a!=b: raise ValueError(f"{self.path} is of another run: its loaders have {a} generators, here {b}; pass another path")
     if s['epoch']>l.n_epochs:
         raise ValueError(f"{self.path} holds {s['epoch']} epochs, and this fit is of {l.n_epochs}: pass more epochs")
 
 @patch
 def before_fit(self:Checkpoint):
     l = self.learn
-    self.state,self.epoch_rng = None,get_rng(l.dls)
+    self.state,self.epoch_rng,self.marks = None,get_rng(l.dls),{}
     if not self.resume or not (self.path.exists() or _previous(self.path).exists()): return
     s = load_checkpoint(self.path)
     self._check(s)
+    if s['epoch']==l.n_epochs: print(f"{self.path} holds all {l.n_epochs} epochs: there is nothing to do", flush=True)
+    l.set_lr(l.lr) # notes how the groups' rates compare, should they be 0 in the file
     l.opt.load_state_dict(s['opt'])
     l.model.load_state_dict(s['model'])
     l.first_epoch,l.resumed,self.state = s['epoch'],True,s
     for cb,state in zip(self._stateful(), copy.deepcopy(s['cbs'])):
-        if cb.records: cb.load_state_dict(state) # what was recorded is shown from the start
+        if cb.restore_first: cb.load_state_dict(state) # what was recorded is shown from the start
 
 # %% ../nbs/05b_checkpoints.ipynb #eb2833a0
 @patch
 def _put_back(self:Checkpoint):
     l,s = self.learn,copy.deepcopy(self.state)
+    self.state = None
     l.opt.load_state_dict(s['opt'])
     l.model.load_state_dict(s['model'])
     for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)
-    set_rng(s['rng'], l.dls)
+    if s['format']==_NEW or s['iter']!=0: set_rng(s['rng'], l.dls) # an old file's are from after the shuffling
 
 @patch
 def before_epoch(self:Checkpoint):
-    if self.state: set_rng(self.state['epoch_rng'], self.learn.dls)
-    if self.state and self.state['iter'] is None:
-        self._put_back() # another's `before_fit` may have started anew
-        self.state = None
-    self.epoch_rng = get_rng(self.learn.dls)
+    l,s = self.learn,self.state
+    if s: set_rng(s['epoch_rng'], l.dls)
+    if s and s['iter'] is None: self._put_back() # another's `before_fit` may have started anew
+    elif s: l.first_iter = s['iter']
+    self.epoch_rng = get_rng(l.dls)
 
 # %% ../nbs/05b_checkpoints.ipynb #2b4a8fe5
 @patch
-def before_batch(self:Checkpoint):
-    l = self.learn
-    if not l.training: return
-    if self.state and l.iter<self.state['iter']: raise CancelBatch
-    if self.state:
-        self._put_back()
-        self.state = None
-    elif l.iter==0 or self.every and l.iter%self.every==0: self._save(l.epoch, l.iter)
+def wrap_dl(self:Checkpoint, dl): return self._batches(dl) if self.learn.training else dl
+
+@patch
+def _batches(self:Checkpoint, dl):
+    l,it,n = self.learn,iter(dl),operator.length_hint(dl)
+    first,l.first_iter = l.first_iter,0
+    if sum(1 for _ in islice(it, first))<first:
+        raise ValueError(f"the loader gave fewer than the {first} batches that were done when {self.path} was written")
+    if self.state: self._put_back()
+    else: self._save(l.epoch, 0)
+    if not self.every: yield from it
+    for i,batch in enumerate(it, first+1):
+        yield batch
+        if i%self.every==0 and i!=n: self._save(l.epoch, i) # the next is not drawn yet
 
 @patch
 def after_fit(self:Checkpoint):

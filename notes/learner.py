@@ -7,7 +7,7 @@ __all__ = ['EVENTS', 'CancelStep', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'C
            'Progress', 'default_device', 'Device', 'default_cbs']
 
 # %% ../nbs/05_learner.ipynb #c8a4db8a
-import base64,io,sys,time
+import base64,io,math,operator,sys,time
 from contextlib import ExitStack,contextmanager,nullcontext
 import numpy as np, torch
 from fastcore.basics import patch
@@ -23,20 +23,26 @@ class CancelFit(Exception): "Raised by a callback: end the fit"
 
 # %% ../nbs/05_learner.ipynb #88caa797
 EVENTS = ('before_fit','before_epoch','before_batch','after_predict','after_loss','after_backward',
-          'after_step','after_batch','after_epoch','after_fit','cleanup_fit')
+          'after_step','after_batch','after_train','after_epoch','after_fit','cleanup_fit')
 
 class Callback:
     "A method for each of `EVENTS` that a subclass wants; the `Learner` is `self.learn`"
     order = 0 # Those with a lower one are called first, those with the same as they were given
-    records = False # Does it only watch? Then trials and predictions (`lr_find`, `get_preds`) leave it out
+    in_trials,in_preds = True,True # Does it take part in trials (`lr_find`), in predictions (`get_preds`)?
+    restore_first = False # When a run goes on: should others find its saved state in their `before_fit`?
     def __init_subclass__(cls):
         "Refuse a method that is named like an event and is none, with `TypeError`"
         known = 'after_create',*EVENTS
+        if 'records' in vars(cls): raise TypeError(f"{cls.__name__}.records: say in_trials and in_preds instead")
         for k in vars(cls):
             if k.startswith(('before_','after_','cleanup_')) and k not in known:
                 raise TypeError(f"{cls.__name__}.{k} would never be called: there are {', '.join(known)}")
 
 # %% ../nbs/05_learner.ipynb #e3b5436e
+def _check_lr(lr):
+    if not 0<=lr<math.inf: raise ValueError(f"lr={lr}: pass a number from 0 on")
+    return lr
+
 class Learner:
     "A model, its data, loss and optimiser, and the loop that trains it; `ValueError` unless `dls` are two"
     def __init__(self,
@@ -49,9 +55,9 @@ class Learner:
     ):
         if len(dls)!=2: raise ValueError(f"{len(dls)} loaders: pass two, the second None for no validation")
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
-        self.cbs,self.training,self.metrics,self.asleep = [],False,{},[]
+        self.cbs,self.training,self.metrics,self.asleep,self._on = [],False,{},[],None
         self.add_cbs(cbs)
-        self.opt = opt_func(list(model.parameters()), lr=lr)
+        self.opt = opt_func(list(model.parameters()), lr=_check_lr(lr))
     def predict(self): self.pred = self.model(self.xb)
     def get_loss(self): self.loss = self.loss_func(self.pred, self.yb)
     def zero_grad(self): self.opt.zero_grad()
@@ -59,24 +65,29 @@ class Learner:
     def step(self): self.opt.step()
 
 # %% ../nbs/05_learner.ipynb #7093f377
+def _bind(cbs, learn):
+    for cb in cbs: cb.learn = learn
+
 @patch
 def add_cbs(self:Learner,
     cbs, # Callbacks
 ):
     "Add callbacks for all fits from now on; `TypeError` for what is no instance of `Callback`"
+    if self._on: raise ValueError("a fit is running: pass callbacks to it, or add them before")
     for cb in cbs:
         if not isinstance(cb, Callback):
             raise TypeError(f"{cb!r} is no callback: pass instances of Callback, such as Recorder()")
-        cb.learn = self
-        self.cbs.append(cb)
+        if any(cb is o for o in self.cbs): raise ValueError(f"this {type(cb).__name__} has joined already")
+        _bind([cb], self)
         if hasattr(cb, 'after_create'): cb.after_create()
+        self.cbs.append(cb)
 
 @patch
 def set_lr(self:Learner,
     lr:float, # Learning rate
 ):
     "Set the learning rate; with several groups of parameters that of the largest, and the others in proportion"
-    lrs = [g['lr'] for g in self.opt.param_groups]
+    lr,lrs = _check_lr(lr),[g['lr'] for g in self.opt.param_groups]
     if max(lrs)>0: self.lr_ratios = [l/max(lrs) for l in lrs] # kept, should all be set to 0
     for g,r in zip(self.opt.param_groups, getattr(self, 'lr_ratios', [1.]*len(lrs))): g['lr'] = lr*r
 
@@ -91,44 +102,50 @@ def __call__(self:Learner, event):
     for f in self._on[event]: f()
 
 @patch
-def _update(self:Learner):
-    try:
-        self.zero_grad()
-        self.backward();    self('after_backward')
-        self.step();        self('after_step')
-    except CancelStep: pass
-
-@patch
 def _batch(self:Learner):
     try:
         self('before_batch')
-        self.predict();     self('after_predict')
-        self.get_loss();    self('after_loss')
-        if self.training: self._update()
+        self.predict();         self('after_predict')
+        self.get_loss();        self('after_loss')
+        if self.training:
+            try:
+                self.zero_grad()
+                self.backward();    self('after_backward')
+                self.step();        self('after_step')
+            except CancelStep: pass
         self('after_batch')
     except CancelBatch: pass
 
+# %% ../nbs/05_learner.ipynb #c18e6d30
+@patch
+def _mode(self:Learner, training):
+    "Training or evaluation mode; parts that were put into evaluation alone stay there"
+    if self.model.training: self.asleep = [m for m in self.model.modules() if not m.training]
+    self.model.train(training)
+    for m in self.asleep: m.training = False
+
 # %% ../nbs/05_learner.ipynb #337d1b74
 @patch
-def _wake(self:Learner):
-    "Training mode, but for parts that were put into evaluation alone"
-    if self.model.training: self.asleep = [m for m in self.model.modules() if not m.training]
-    else:
-        self.model.train()
-        for m in self.asleep: m.training = False
-
-@patch
 def _pass(self:Learner, dl, training):
-    self.training,self.dl = training,dl
-    if training: self._wake()
+    self.training,self.dl,self.iter = training,dl,(self.first_iter if training else 0)-1
+    if training: self._mode(True)
+    for f in self._on['wrap_dl']: dl = f(dl)
     with torch.set_grad_enabled(training), nullcontext() if training else eval_mode(self.model):
-        for self.iter,(self.xb,self.yb) in enumerate(dl): self._batch()
+        for self.iter,batch in enumerate(dl, self.iter+1):
+            match batch:
+                case xb,yb: self.xb,self.yb = xb,yb
+                case _: raise ValueError(f"a batch is a {type(batch).__name__} of {operator.length_hint(batch)}, "
+                                         "no pair (x, y): the loader's collate_fn can make one")
+            self._batch()
+        if self.iter<0: raise ValueError("a loader gave no batches: is its dataset empty, or an iterator used up?")
+        if training: self('after_train')
 
 @patch
 def _epoch(self:Learner):
     self.metrics = {}
     try:
         self('before_epoch')
+        if self.dls[0] is None: raise ValueError("no loader for training: pass it as the first of dls")
         self._pass(self.dls[0], True)
         if self.dls[1] is not None: self._pass(self.dls[1], False)
         self('after_epoch')
@@ -138,26 +155,20 @@ def _epoch(self:Learner):
 @patch
 @contextmanager
 def _with_cbs(self:Learner, cbs):
-    kept = self.cbs
+    kept,on,self._on = self.cbs,self._on,None
+    others = [(cb,l) for cb in (*kept,*cbs) if (l := getattr(cb, 'learn', None)) and l._on] # in a fit just now
     try:
         self.cbs = list(kept)
         self.add_cbs(cbs)
         self.cbs.sort(key=lambda cb: cb.order)
-        for cb in self.cbs: cb.learn = self # it may have joined another learner since
-        methods = lambda e: (getattr(cb, e, None) for cb in self.cbs)
-        self._on = {e: [f for f in methods(e) if f] for e in EVENTS}
+        _bind(self.cbs, self) # some may have joined another learner since
+        self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))] for e in (*EVENTS,'wrap_dl')}
         yield
-    finally: self.cbs = kept
+    finally:
+        self.cbs,self._on = kept,on
+        for cb,l in others: _bind([cb], l)
 
 # %% ../nbs/05_learner.ipynb #7db26580
-@patch
-def _fit(self:Learner, stack):
-    for cb in self.cbs:
-        if hasattr(cb, 'cleanup_fit'): stack.callback(cb.cleanup_fit)
-        if hasattr(cb, 'before_fit'): cb.before_fit()
-    for self.epoch in range(self.first_epoch, self.n_epochs): self._epoch()
-    self('after_fit')
-
 @patch
 def fit(self:Learner,
     n_epochs:int, # Times through the training set
@@ -168,30 +179,30 @@ def fit(self:Learner,
     if n_epochs<0: raise ValueError(f"n_epochs={n_epochs}: pass 0 or more")
     if lr is not None: self.set_lr(lr)
     self.n_epochs,self.metrics = n_epochs,{}
-    self.first_epoch,self.resumed = 0,False
-    self._wake()
+    self.first_epoch,self.first_iter,self.resumed = 0,0,False
+    self._mode(True)
     with ExitStack() as stack:
-        stack.callback(self._sleep)
+        stack.callback(self._mode, False)
         stack.enter_context(self._with_cbs(cbs))
-        try: self._fit(stack)
+        try:
+            for cb in self.cbs:
+                if hasattr(cb, 'cleanup_fit'): stack.callback(cb.cleanup_fit)
+                if hasattr(cb, 'before_fit'): cb.before_fit()
+            for self.epoch in range(self.first_epoch, self.n_epochs): self._epoch()
+            self('after_fit')
         except CancelFit: pass
 
-@patch
-def _sleep(self:Learner):
-    "Evaluation mode, and note which parts were in it before"
-    if self.model.training: self._wake()
-    self.model.eval()
-
 # %% ../nbs/05_learner.ipynb #8b9c357a
-def _mean(values, n):
+def _mean(values, n, name):
     "Mean of numbers or 0-d tensors, one for each batch, weighed by the batches' items"
-    n = torch.tensor(n, dtype=torch.float64)
+    n,shape = torch.tensor(n, dtype=torch.float64),tuple(np.shape(values[0]))
+    if shape: raise ValueError(f"{name} of a batch has shape {shape}: it must be one number, such as a mean")
     if isinstance(values[0], Tensor): values = torch.stack(values).tolist()
     return (torch.tensor(values, dtype=torch.float64)@n/n.sum()).item()
 
 class Metrics(Callback):
     "Validation loss and metrics as means over all items, in `learn.metrics` after each epoch"
-    order,records = -20,True
+    order,in_trials,in_preds = -20,False,False
     def __init__(self,
         **kwargs, # Name = function of predictions and targets that gives a mean over the batch
     ):
@@ -205,16 +216,19 @@ class Metrics(Callback):
         self.rows.append([len(l.xb), l.loss, *(f(l.pred, l.yb) for f in self.fs.values())])
     def after_epoch(self):
         n,*columns = zip(*self.rows) if self.rows else [()]
-        self.learn.metrics = {k: _mean(c, n) for k,c in zip(('valid_loss',*self.fs), columns)}
+        self.learn.metrics |= {k: _mean(c, n, k) for k,c in zip(('valid_loss',*self.fs), columns)}
 
 # %% ../nbs/05_learner.ipynb #56c612a3
 class Recorder(Callback):
     "Loss and learning rate of every training batch, and the metrics of every epoch, over all fits"
-    order,records = -10,True
+    order,in_trials,in_preds,restore_first = -10,False,False,True
     def __init__(self):
         self._losses,self._new,self.lrs,self.items = [],[],[],[]
         self.epochs,self.start = [],(0,0)
-    def after_create(self): self.learn.recorder = self
+    def after_create(self):
+        if getattr(self.learn, 'recorder', None) in self.learn.cbs:
+            raise ValueError("there is a Recorder already: it is learn.recorder")
+        self.learn.recorder = self
     def before_fit(self):
         if not self.learn.resumed: self.start = len(self.lrs),len(self.epochs)
     def before_epoch(self): self.items = []
@@ -239,7 +253,7 @@ def losses(self:Recorder)->list: # One number for each batch
 @patch
 def after_epoch(self:Recorder):
     l,k = self.learn,len(self.items)
-    if k: l.metrics = dict(train_loss=_mean(self.losses[-k:], self.items), **l.metrics)
+    if k: l.metrics = dict(train_loss=_mean(self.losses[-k:], self.items, 'loss'), **l.metrics)
     self.epochs.append(dict(epoch=len(self.epochs)+1, step=len(self.lrs), **l.metrics))
 
 # %% ../nbs/05_learner.ipynb #5f00f580
@@ -281,10 +295,9 @@ class _Terminal:
     "A line for each epoch on stdout, and a bar on stderr where that is a terminal"
     def __init__(self, learn, rec):
         from tqdm import tqdm
-        n = len(learn.dls[0])
         self.rec,self.shown = rec,0
-        self.bar = tqdm(total=learn.n_epochs*n, initial=len(rec.lrs)-rec.start[0],
-                        disable=None, leave=False, unit='batch')
+        self.bar = tqdm(total=learn.n_epochs*operator.length_hint(learn.dls[0]) or None, unit='batch',
+                        initial=len(rec.lrs)-rec.start[0], disable=None, leave=False)
     def batch(self): self.bar.update()
     def epoch(self):
         lines = _table(self.rec.epochs[self.rec.start[1]:])
@@ -298,7 +311,7 @@ class _Notebook:
     "A plot and a table below the cell, brought up to date while the fit runs"
     def __init__(self, learn, rec):
         self.ip,self.rec,self.views = sys.modules['IPython.display'],rec,None
-        self.n,self.next = learn.n_epochs*len(learn.dls[0]),0.
+        self.n,self.next = learn.n_epochs*operator.length_hint(learn.dls[0]),0.
     def picture(self):
         from matplotlib.figure import Figure
         fig,png = Figure(figsize=(6,3), layout='constrained'),io.BytesIO()
@@ -308,10 +321,8 @@ class _Notebook:
     def draw(self):
         start = time.perf_counter()
         shown = self.picture(),{'text/plain': '\n'.join(_table(self.rec.epochs[self.rec.start[1]:]))}
-        if self.views is None:
-            self.views = [self.ip.display(o, raw=True, display_id=True) for o in shown]
-        else:
-            for v,o in zip(self.views, shown): v.update(o, raw=True)
+        for v,o in zip(self.views or (), shown): v.update(o, raw=True)
+        self.views = self.views or [self.ip.display(o, raw=True, display_id=True) for o in shown]
         now = time.perf_counter()
         self.next = now + max(.5, 50*(now-start))
     def batch(self):
@@ -326,13 +337,13 @@ def _in_notebook():
 
 class Progress(Callback):
     "Shows a fit: live plot and table in a notebook, bar and lines in a terminal, lines in a pipe"
-    order,records = 40,True
+    order,in_trials,in_preds,state_dict = 40,False,False,None
     def __init__(self,
         plot:bool=True, # Draw, where that is possible?
     ): self.plot = plot
     def before_fit(self):
         rec = getattr(self.learn, 'recorder', None)
-        if rec is None: raise ValueError("Progress shows what a Recorder keeps: add a Recorder() too")
+        if rec not in self.learn.cbs: raise ValueError("Progress shows what a Recorder keeps: add a Recorder() too")
         self.view = (_Notebook if self.plot and _in_notebook() else _Terminal)(self.learn, rec)
     def after_batch(self):
         if self.learn.training: self.view.batch()
@@ -340,14 +351,13 @@ class Progress(Callback):
     def cleanup_fit(self):
         if view := vars(self).pop('view', None): view.close()
 
-# %% ../nbs/05_learner.ipynb #a9d31c58
+# %% ../nbs/05_learner.ipynb #95d9816a
 def default_device(
 )->torch.device: # CUDA where there is one, else Apple's MPS, else the CPU
     "The fastest device that this machine has"
     if torch.cuda.is_available(): return torch.device('cuda')
     return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
 
-# %% ../nbs/05_learner.ipynb #95d9816a
 class Device(Callback):
     "Trains on `device`: moves model and loss when it joins a `Learner`, and then every batch"
     order = -50
@@ -371,24 +381,19 @@ def default_cbs(
     return [Device(), Metrics(**kwargs), Recorder(), Progress(plot)]
 
 # %% ../nbs/05_learner.ipynb #37a037e5
-class _Preds(Callback):
-    order = 1000
-    def __init__(self): self.preds,self.targs = [],[]
-    def after_predict(self):
-        self.preds.append(self.learn.pred)
-        self.targs.append(self.learn.yb)
-
 @patch
 def get_preds(self:Learner,
     dl=None, # Loader; the one for validation if not given
     cbs=(), # Callbacks for this pass only
 )->tuple[Tensor,Tensor]: # Predictions and targets, in the loader's order
-    "What the model predicts for every item of `dl`; only callbacks that do more than record take part"
+    "What the model predicts for every item of `dl`; of the callbacks, those with `in_preds` take part"
     dl = self.dls[1] if dl is None else dl
     if dl is None: raise ValueError("no loader for validation: pass dl")
-    kept,got = dict(vars(self)),_Preds()
-    self.cbs = [cb for cb in self.cbs if not cb.records]
+    kept,got,last = dict(vars(self)),[],Callback()
+    last.order,last.after_predict = 1000,lambda: got.append((self.pred,self.yb))
+    self.cbs = [cb for cb in self.cbs if cb.in_preds]
     try:
-        with self._with_cbs([*cbs, got]): self._pass(dl, False)
+        with self._with_cbs([*cbs, last]): self._pass(dl, False)
     finally: vars(self).update(kept)
-    return torch.cat(got.preds),torch.cat(got.targs)
+    if not got: raise ValueError("every batch was cancelled: there are no predictions")
+    return tuple(torch.cat(ts) for ts in zip(*got))

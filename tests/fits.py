@@ -1,5 +1,6 @@
 "Small fits that the tests of the learner, its callbacks and its checkpoints share"
-import os, subprocess, sys, textwrap
+import os, random, subprocess, sys, textwrap
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -11,6 +12,20 @@ F64 = torch.float64
 def data(n=37, n_in=6, c=3, dtype=F64):
     g = torch.Generator().manual_seed(1)
     return tr.Dataset(torch.randn(n, n_in, generator=g, dtype=dtype), torch.randint(c, (n,), generator=g))
+
+class Noisy(tr.Dataset):
+    "Draws noise for every item or batch from all generators there are, three of its own"
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.gen, self.rng, self.random = torch.Generator().manual_seed(4), np.random.default_rng(4), random.Random(4)
+    def __getitem__(self, i):
+        x, y = super().__getitem__(i)
+        return x + .1*torch.randn(x.shape) + .1*torch.randn(x.shape, generator=self.gen) + .1*(random.random()+np.random.rand()+self.rng.random()+self.random.random()), y
+
+class NoLen:
+    "A loader that can't say how many batches it gives"
+    def __init__(self, dl): self.dl, self.dataset = dl, getattr(dl, 'dataset', None)
+    def __iter__(self): return iter(self.dl)
 
 def loaders(n=37, bs=8, seed=3, **kw): return tr.get_dls(data(n, **kw), data(11, **kw), bs, seed=seed)
 

@@ -5,7 +5,7 @@ import pytest, torch
 import torch.nn.functional as F
 from torch import nn
 from batch_norm import BatchNorm
-from fits import F64, Log, Shapes, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
+from fits import F64, Log, Noisy, Shapes, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
 from notes import callbacks as ca, checkpoints as ck, learner as le, modules as mo, training as tr
 from notes.exports import rel_error
 
@@ -215,7 +215,7 @@ def test_groups_keep_their_ratio(opt):
     assert lrs() == pytest.approx([.05, .5]) and set(rec.lrs) == {.5}
     seen = []
     class See(le.Callback):
-        def after_batch(self): seen.append(lrs())
+        def after_batch(self): seen.append([g['lr'] for g in self.learn.opt.param_groups])
     finder = l.lr_find(n=10)
     assert lrs() == pytest.approx([.05, .5])
     l.add_cbs([See()])
@@ -281,6 +281,9 @@ def test_rng_round_trip():
     ca.set_rng(s, dls)
     assert draw() == a != b
     assert len(s['loaders']) == 2
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match='of loaders with 2 generators, and these have 0'): ca.set_rng(s, [[], None])
+    assert torch.equal(before, torch.get_rng_state())
 
 # Weights by name ------------------------------------------------------------------------------------------------------------------
 
@@ -307,3 +310,137 @@ def test_weights_that_do_not_fit_change_nothing(says, state):
     m = ours()
     with pytest.raises(ValueError, match=says): m.load_state_dict(state)
     assert torch.equal(weights(m), weights(ours()))
+
+# Trials leave no trace --------------------------------------------------------------------------------------------------------------
+
+class Anneals(le.Callback):
+    "A scheduler that is made before there is an optimiser to train with, a list, and a number"
+    def __init__(self, opt): self.opt, self.sched, self.seen, self.n = opt, torch.optim.lr_scheduler.OneCycleLR(opt, .1, total_steps=500), [], 0
+    def after_step(self): self.sched.step()
+    def after_batch(self):
+        self.n += self.learn.training
+        self.seen.append(self.learn.loss)
+
+class Counting(nn.Module):
+    "Counts its calls where no `state_dict` sees it, and keeps what it computed last, graph and all"
+    def __init__(self):
+        super().__init__()
+        self.m, self.calls, self.lens = nn.Sequential(mlp(), nn.BatchNorm1d(3).double(), nn.Dropout(.2)), 0, []
+        self.register_buffer('passing', torch.zeros(()), persistent=False)
+    def forward(self, x):
+        self.calls, self.out = self.calls+1, self.m(x)
+        self.passing += 1
+        self.lens.append(len(x))
+        return self.out
+
+class CountingLoss(nn.CrossEntropyLoss):
+    calls = 0
+    def forward(self, p, t):
+        self.calls += 1
+        return super().forward(p, t)
+
+def test_a_trial_touches_nothing_but_random_numbers_and_puts_those_back():
+    "Schedulers, lists, counters, losses with a state, noise in the dataset: a fit after it is bit for bit the fit without it"
+    runs = []
+    for find in (False, True):
+        torch.manual_seed(5); random.seed(5); np.random.seed(5)
+        l = learner(std_cbs(), Counting(), tr.get_dls(Noisy(*data(37)[:]), data(11), 8, seed=3), opt_func=lambda ps, lr: torch.optim.SGD(ps, lr, momentum=.9))
+        l.loss_func = CountingLoss()
+        l.add_cbs([cb := Anneals(l.opt)])
+        l.fit(1)
+        if find:
+            cb.seen.clear()  # of losses that hang on their graphs, which can't be copied; the learner's and the model's own can
+            before = {k: id(v) for k, v in vars(l).items()}, cb.sched.state_dict(), l.opt.step
+            assert len((f := l.lr_find(n=30)).losses) > 10 and f.learn is l
+            assert before == ({k: id(v) for k, v in vars(l).items()}, cb.sched.state_dict(), l.opt.step) and not cb.seen and cb.n == 5
+        l.fit(1)
+        runs.append((weights(l.model).tolist(), l.recorder.losses, l.recorder.lrs, cb.n, cb.sched.last_epoch, l.model.calls, l.model.lens, l.model.passing, l.loss_func.calls,
+            random.random(), np.random.rand(), torch.rand(1).item(), l.dls[0].dataset.rng.random(), l.dls[0].dataset.random.random(), l.opt.param_groups[0]['lr']))
+    assert runs[0] == runs[1] and runs[0][4] == 10
+
+def test_a_trial_warns_of_nothing(recwarn):
+    l = learner(opt_func=torch.optim.SGD)
+    l.add_cbs([Anneals(l.opt)])
+    l.lr_find(n=10)
+    assert not [w for w in recwarn if 'step' in str(w.message)]
+
+def test_lazy_layers_stay_lazy():
+    runs = []
+    for find in (False, True):
+        torch.manual_seed(0)
+        m = nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.LazyLinear(3)).double()
+        l = learner(model=m, opt_func=torch.optim.SGD)
+        if find:
+            assert len(l.lr_find(n=10).losses) == 10
+            assert type(m[0]) is nn.LazyLinear and all(isinstance(p, nn.UninitializedParameter) for p in m.parameters())
+        l.fit(1)
+        runs.append(weights(m))
+    assert torch.equal(*runs)
+
+def test_an_optimiser_with_more_than_a_state_is_copied_whole():
+    class Halves(torch.optim.SGD):  # PyTorch's optimisers forget attributes of their own when they are copied
+        def __init__(self, ps, lr):
+            super().__init__(ps, lr)
+            self.inner, self.steps = torch.optim.SGD(self.param_groups[0]['params'], lr), 0
+        def step(self):
+            self.inner.param_groups[0]['lr'] = self.param_groups[0]['lr']/2
+            self.inner.step()
+            self.steps += 1
+    l, m = learner(opt_func=Halves), learner(opt_func=lambda ps, lr: torch.optim.SGD(ps, lr/2))
+    f = l.lr_find(n=10)
+    assert l.opt.steps == 0 and torch.equal(weights(l.model), weights(mlp())) and f.losses == m.lr_find(f.start/2, f.end/2, n=10).losses
+
+@pytest.mark.parametrize('what', [lambda l: open(__file__), lambda l: [l.model(l.dls[1].dataset.x).sum()]], ids=['file', 'graph'])
+def test_what_cant_be_copied_is_refused(what):
+    class Keeps(le.Callback): pass
+    l = learner([cb := Keeps()])
+    cb.kept = what(l)
+    rng = torch.get_rng_state()
+    with pytest.raises(TypeError, match='needs a copy of the learner.*in_trials = False'): l.lr_find(n=10)
+    assert torch.equal(rng, torch.get_rng_state())
+    Keeps.in_trials = False
+    l.lr_find(n=10)
+
+def test_results_that_hang_on_their_graphs_are_no_hindrance():
+    "The learner's, a model's and a callback's, as a last training batch leaves them"
+    class Last(le.Callback):
+        def after_batch(self): self.loss = self.learn.loss
+    l = learner([cb := Last()], Counting(), dls=(loaders()[0], None))
+    l.fit(1)
+    assert not any(t.is_leaf for t in (l.loss, l.pred, l.model.out, cb.loss))
+    kept = l.loss, l.pred, l.model.out, cb.loss, l.xb
+    assert l.lr_find(n=10).losses and all(a is b for a, b in zip(kept, (l.loss, l.pred, l.model.out, cb.loss, l.xb)))
+
+def test_a_trial_on_an_iterator_is_refused():
+    l = learner(dls=(iter(loaders()[0]), None))
+    with pytest.raises(TypeError, match='iterator'): l.lr_find()
+    l.fit(1)
+
+# Groups of batches that end early ---------------------------------------------------------------------------------------------------
+
+def grouped(cbs, wrap=lambda dl: dl, opt=tr.SGD):
+    log = Log(order=20)
+    l = learner([ca.GradAccum(3), ca.GradClip(.5), log, *cbs], dls=tuple(map(wrap, loaders())), opt_func=opt)
+    l.fit(2)
+    return l, log.log
+
+@pytest.mark.parametrize('order', [-5, 5, 15])
+@pytest.mark.parametrize('event', ['before_batch', 'after_predict', 'after_loss'])
+def test_a_cancelled_last_batch_loses_no_group(event, order):
+    "Five batches: a group of three, then one and one that is cancelled. The same steps as where the last batch isn't there"
+    last = lambda l: l.training and l.iter == 4
+    l, log = grouped([Log(order=order, **{event: (last, le.CancelBatch())})])
+    dls = loaders()
+    assert log.count('after_step') == 4 and log.count('after_train') == 2
+    order = [list(dls[0])[:4] for _ in range(2)]
+    n = learner([ca.GradAccum(3), ca.GradClip(.5)], dls=(order[0], None))
+    n.fit(1)
+    n.dls = order[1], None
+    n.fit(1)
+    assert torch.equal(weights(l.model), weights(n.model))
+
+def test_the_last_step_may_be_cancelled_as_any_other():
+    late = lambda l: l.training and l.iter == 4 and l.cbs[0].late
+    for what in (le.CancelBatch(), le.CancelStep()):
+        l, log = grouped([Log(order=20, after_backward=(late, what))])
+        assert log.count('after_step') == 2 and log.count('after_epoch') == 2 and not l.cbs[0].late

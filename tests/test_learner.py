@@ -1,9 +1,9 @@
 "The training loop, and what most fits want"
-import base64, importlib, itertools, os, re, subprocess, sys, types
+import base64, importlib, itertools, math, os, re, subprocess, sys, types
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from fits import Log, Shapes, always, data, first, learner, loaders, mlp, ours, start, std_cbs, train_batch, weights
+from fits import Log, NoLen, Shapes, always, data, first, learner, loaders, mlp, ours, start, std_cbs, train_batch, weights
 from notes import callbacks as ca, learner as le, training as tr
 from notes.exports import rel_error
 
@@ -46,7 +46,7 @@ def test_events_in_order():
     learner([log], dls=dls).fit(1)
     step = ['before_batch', 'after_predict', 'after_loss', 'after_backward', 'after_step', 'after_batch']
     valid = ['before_batch', 'after_predict', 'after_loss', 'after_batch']*len(dls[1])
-    assert log.log == ['before_fit', 'before_epoch', *step*2, *valid, 'after_epoch', 'after_fit', 'cleanup_fit']
+    assert log.log == ['before_fit', 'before_epoch', *step*2, 'after_train', *valid, 'after_epoch', 'after_fit', 'cleanup_fit']
     assert set(log.log) == set(le.EVENTS)
 
 def test_order_is_stable():
@@ -428,3 +428,141 @@ def test_callbacks_given_to_two_learners_see_the_one_that_fits():
 @pytest.mark.parametrize('name', ['epoch', 'step', 'train_loss', 'valid_loss'])
 def test_metrics_refuses_names_that_are_taken(name):
     with pytest.raises(ValueError, match=name): le.Metrics(**{name: tr.accuracy})
+
+# No silent nothing --------------------------------------------------------------------------------------------------------
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self): return iter(zip(*data(37)[:]))
+
+used_up = lambda: iter(list(loaders()[0]))
+
+@pytest.mark.parametrize('make', [lambda: ([], None), lambda: (loaders()[0], []), lambda: (used_up(), None), lambda: (loaders()[0], used_up())], ids=['training', 'validation', 'iterator', 'iterator for validation'])
+def test_a_loader_without_batches_is_refused(make):
+    "At whatever pass: the iterators have batches for one epoch"
+    l = learner(dls=make())
+    with pytest.raises(ValueError, match='gave no batches'): l.fit(3)
+    assert l.epoch == any(hasattr(dl, '__next__') for dl in l.dls) and not l.model.training
+
+def test_no_loader_for_training():
+    with pytest.raises(ValueError, match='no loader for training'): learner(dls=(None, None)).fit(1)
+
+@pytest.mark.parametrize('wrap', [NoLen, lambda dl: torch.utils.data.DataLoader(Stream(), 8)], ids=['ours', 'IterableDataset'])
+def test_a_loader_without_a_length(wrap, capsys, notebook, monkeypatch):
+    "Does what the same loader with a length does: fit, trial, accumulation, progress in a terminal and a notebook"
+    runs = []
+    for dl in (torch.utils.data.DataLoader(data(37), 8), wrap(torch.utils.data.DataLoader(data(37), 8))):
+        l = learner([*std_cbs(), le.Progress(), ca.GradAccum(3), ca.GradClip(1.)], dls=(dl, loaders()[1]))
+        with monkeypatch.context() as m:
+            m.delitem(sys.modules, 'IPython')
+            l.fit(2)
+        assert len(l.lr_find(n=12).losses) > 1
+        l.fit(1)
+        runs.append((l.recorder.losses, l.recorder.epochs, l.metrics, weights(l.model).tolist(), capsys.readouterr().out))
+    assert runs[0] == runs[1] and len(runs[0][0]) == 15
+
+@pytest.mark.parametrize('batch,says', [
+    (dict(x=1, y=2), 'a batch is a dict of 2, no pair'), (torch.zeros(2, 6), 'a batch is a Tensor of 2, no pair'), ((1, 2, 3), 'a batch is a tuple of 3, no pair'), ([1], 'a batch is a list of 1, no pair'), ('ab', 'str of 2, no pair'), (7, 'int of 0, no pair')], ids=str)
+def test_a_batch_that_is_no_pair(batch, says):
+    l = learner(dls=([batch], None))
+    with pytest.raises(ValueError, match=says): l.fit(1)
+    with pytest.raises(ValueError, match=r'no pair \(x, y\)'): l.get_preds([batch])
+
+def test_pairs_may_be_lists_or_named():
+    for make in (list, __import__('collections').namedtuple('Batch', 'x y')._make): learner(dls=([make(b) for b in loaders()[0]], None)).fit(1)
+
+@pytest.mark.parametrize('metric,says', [(lambda p, y: p.mean().view(1), r'odd of a batch has shape \(1,\)'), (lambda p, y: p.mean(0), r'shape \(3,\)'), (lambda p, y: [1., 2.], r'shape \(2,\)')])
+def test_a_metric_that_is_no_number(metric, says):
+    with pytest.raises(ValueError, match=says): learner([le.Metrics(odd=metric)]).fit(1)
+
+def test_a_loss_that_is_no_number():
+    l = learner(std_cbs())
+    l.loss_func = lambda p, y: F.cross_entropy(p, y).view(1)
+    with pytest.raises(ValueError, match=r'loss of a batch has shape \(1,\)'): l.fit(1)
+
+@pytest.mark.parametrize('lr', [math.nan, math.inf, -.1])
+@pytest.mark.parametrize('opt', [tr.SGD, torch.optim.SGD])
+def test_a_learning_rate_that_is_none(lr, opt):
+    l = learner(opt_func=opt)
+    for use in (lambda: l.fit(1, lr=lr), lambda: l.set_lr(lr), lambda: learner(opt_func=opt, lr=lr)):
+        with pytest.raises(ValueError, match='lr'): use()
+    assert l.lr == .1
+    l.fit(1)
+
+def test_predictions_of_nothing():
+    l = learner()
+    with pytest.raises(ValueError, match='gave no batches'): l.get_preds([])
+    with pytest.raises(ValueError, match='every batch was cancelled'): l.get_preds(cbs=[Log(before_batch=(always, le.CancelBatch()))])
+
+def test_a_second_recorder_is_refused_when_it_is_added():
+    l = learner(std_cbs())
+    rec, n = l.recorder, len(l.cbs)
+    for add in (lambda: l.add_cbs([le.Recorder()]), lambda: l.fit(1, cbs=[le.Recorder()])):
+        with pytest.raises(ValueError, match='a Recorder already'): add()
+        assert l.recorder is rec and len(l.cbs) == n
+    with pytest.raises(ValueError, match='this Recorder has joined already'): l.add_cbs([rec])
+    with pytest.raises(ValueError, match='a Recorder already'): learner([le.Recorder(), le.Recorder()])
+    l = learner()
+    for _ in range(2): l.fit(1, cbs=[le.Recorder()])  # one for each fit
+    with pytest.raises(ValueError, match='Recorder'): l.fit(1, cbs=[le.Progress()])  # none for this one
+    l.fit(1)
+
+def test_callbacks_added_during_a_fit_are_refused():
+    class Adds(le.Callback):
+        def before_epoch(self): self.learn.add_cbs([le.Recorder()])
+    l = learner([Adds()])
+    with pytest.raises(ValueError, match='a fit is running'): l.fit(1)
+    l.cbs.clear()
+    l.add_cbs(std_cbs())
+    l.fit(1)
+    assert len(l.recorder.losses) == 5
+
+def test_two_metrics_keep_the_numbers_of_both():
+    l = learner([le.Metrics(a=tr.accuracy), le.Metrics(b=tr.accuracy), le.Recorder()])
+    l.fit(2)
+    assert list(l.recorder.epochs[-1]) == ['epoch', 'step', 'train_loss', 'valid_loss', 'a', 'b'] and l.metrics['a'] == l.metrics['b']
+
+def test_trials_and_predictions_are_chosen_apart():
+    seen = []
+    def make(trials, preds): return type('C', (le.Callback,), dict(in_trials=trials, in_preds=preds, after_predict=lambda self: seen.append((trials, preds))))()
+    l = learner([make(t, p) for t in (True, False) for p in (True, False)])
+    l.lr_find(n=10)
+    assert {*seen} == {(True, True), (True, False)}
+    seen.clear()
+    l.get_preds()
+    assert {*seen} == {(True, True), (False, True)}
+    with pytest.raises(TypeError, match='in_trials and in_preds'): type('Old', (le.Callback,), dict(records=True))
+
+def test_a_callback_in_two_fits_at_once_finds_the_right_learner():
+    "A fit, or predictions, of another learner within an event: its callbacks come back"
+    class Where(le.Callback):
+        def after_batch(self): seen.append(self.learn)
+    seen, where = [], Where()
+    inner = learner([where])
+    class Asks(le.Callback):
+        def before_batch(self):
+            inner.get_preds()
+            inner.fit(1)
+    outer = learner([where, Asks()])
+    outer.fit(1)
+    assert seen.count(outer) == 7 and seen.count(inner) == 7*(2+7)
+
+def test_the_bar_moves_and_the_axis_has_room(monkeypatch, notebook):
+    "A bar that knows its end and gets there; a plot that shows from the start how far the fit will go"
+    bars, ends = [], []
+    class Bar:
+        def __init__(self, total, initial, **kw): self.total, self.n = total, initial; bars.append(self)
+        def update(self): self.n += 1
+        def write(self, line): pass
+        def close(self): pass
+    monkeypatch.setattr(importlib.import_module('tqdm'), 'tqdm', Bar)
+    monkeypatch.setattr(le, 'time', types.SimpleNamespace(perf_counter=itertools.count().__next__))  # a drawing takes a second
+    plot = le.Recorder.plot
+    monkeypatch.setattr(le.Recorder, 'plot', lambda self, *a: ends.append(plot(self, *a).get_xlim()))
+    l = learner([*std_cbs(), le.Progress()])
+    l.fit(3)
+    assert ends == [(0, 15)]*2  # at the first batch, and at the end
+    l.fit(1)
+    assert ends[-1] == (0, 20)
+    monkeypatch.delitem(sys.modules, 'IPython')
+    l.fit(2)
+    assert [(b.total, b.n) for b in bars] == [(10, 10)]
