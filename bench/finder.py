@@ -20,7 +20,7 @@ def smoothed(finder):
     "Rates and smoothed losses"
     from notes.callbacks import _smoothed
     m, _ = _smoothed(finder._finite())
-    return finder.lrs[3:3+len(m)], m
+    return finder.lrs[2:2+len(m)], m
 
 def least(part):
     def rule(finder):
@@ -29,9 +29,9 @@ def least(part):
     return rule
 
 def steepest(finder):
-    import numpy as np
+    "In the middle of the ten batches over which the smoothed loss falls most"
     lrs, m = smoothed(finder)
-    return lrs[np.gradient(m).argmin()]
+    return lrs[(m[10:]-m[:-10]).argmin()+5] if len(m) > 10 else lrs[0]
 
 def valley(finder):
     "Half-way along the middle third of the longest falling subsequence, of losses averaged as fastai does"

@@ -14,9 +14,9 @@ from .learner import _axes
 
 # %% ../nbs/05a_callbacks.ipynb #b03d7a19
 def _smoothed(losses):
-    "Medians of seven neighbours, and their scale: how far they fell, or three deviations of the first ten losses"
-    m = np.median(np.lib.stride_tricks.sliding_window_view(losses, 7), 1)
-    return m,max(m[0]-m.min(), 3*np.std(losses[:10]))
+    "Medians of five neighbours, and their scale: how far they fell, or ten deviations of the first ten losses"
+    m = np.median(np.lib.stride_tricks.sliding_window_view(losses, 5), 1)
+    return m,max(m[0]-m.min(), 10*np.std(losses[:10]))
 
 # %% ../nbs/05a_callbacks.ipynb #26a4db1a
 class LRFinder(Callback):
@@ -26,10 +26,10 @@ class LRFinder(Callback):
         start:float=1e-5, # First learning rate
         end:float=10., # Last learning rate
         n:int=100, # Batches from `start` to `end`
-        factor:float=2., # A rise of the smoothed loss by so many times its fall ends it
+        factor:float=1., # A rise of the smoothed loss by more than so many times its scale ends it
     ):
-        if not 0<start<end or n<10 or not factor>1:
-            raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: need 0 < start < end, n >= 10, factor > 1")
+        if not 0<start<end or n<10 or not factor>0:
+            raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: need 0 < start < end, n >= 10, factor > 0")
         self.start,self.end,self.n,self.factor = start,end,n,factor
     def before_fit(self): self.lrs,self.losses = [],[]
     def before_batch(self):
@@ -58,7 +58,7 @@ def _finite(self:LRFinder):
 def suggestion(self:LRFinder)->float: # Learning rate
     "Where the floor of the smoothed loss begins, or a twentieth of where it ends; `ValueError` without ten losses"
     m,scale = _smoothed(self._finite())
-    floor = 3+np.flatnonzero(m <= m.min()+scale/3) # a median belongs to the fourth of its seven
+    floor = 2+np.flatnonzero(m <= m.min()+scale/5) # a median belongs to the third of its five
     return max(self.lrs[floor[0]], self.lrs[floor[-1]]/20)
 
 # %% ../nbs/05a_callbacks.ipynb #94c7d0e8
@@ -70,9 +70,10 @@ def plot(self:LRFinder,
     losses,ax = self._finite(),_axes(ax)
     m,scale = _smoothed(losses)
     ax.semilogx(self.lrs[:len(losses)], losses, color='#56B4E9', lw=1, label='loss of a batch')
-    ax.semilogx(self.lrs[3:3+len(m)], m, color='#0072B2', lw=2.5, label='median of seven')
+    ax.semilogx(self.lrs[2:2+len(m)], m, color='#0072B2', lw=2.5, label='median of five')
     ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
-    ax.set(xlabel='learning rate', ylabel='loss', ylim=(None,m.min()+1.5*scale))
+    low,high = m.min()-.6*scale,m.min()+1.6*scale
+    ax.set(xlabel='learning rate', ylabel='loss', ylim=(low,high))
     ax.legend(fontsize=9); ax.grid(alpha=.3)
     return ax
 
