@@ -56,10 +56,11 @@ def _finite(self:LRFinder):
 
 @patch(as_prop=True)
 def suggestion(self:LRFinder)->float: # Learning rate
-    "Where the floor of the smoothed loss begins, or a twentieth of where it ends; `ValueError` without ten losses"
+    "Where the floor of the smoothed loss begins, or a twentieth of where an explosion ends it, if that is more"
     m,scale = _smoothed(self._finite())
     floor = 2+np.flatnonzero(m <= m.min()+scale/5) # a median belongs to the third of its five
-    return max(self.lrs[floor[0]], self.lrs[floor[-1]]/20)
+    first,last = self.lrs[floor[0]],self.lrs[floor[-1]]
+    return max(first, last/20) if self._exploded() else first
 
 # %% ../nbs/05a_callbacks.ipynb #94c7d0e8
 @patch

@@ -239,6 +239,8 @@ def test_suggestions():
     "Where four fifths of the fall are done; without a fall a twentieth of where the rise begins"
     f = trial(curve(noise=0.))
     assert f.suggestion in f.lrs[52:56]
+    f = trial([2.3 + 50*min(1, .8**(i-30)) for i in range(100)])  # dead units: a level loss, and no explosion says that it is too late
+    assert len(f.losses) == 100 and f.suggestion == f.lrs[38]
     rates = [20*trial(curve(seed, fall=0., noise=.3)).suggestion for seed in range(16)]
     assert 50 < np.log(np.array(rates)/1e-5).mean()*99/math.log(1e6) < 60
 
