@@ -199,6 +199,9 @@ def figure_tables(d):
                'flop': (['GFLOP/s'], lambda fs: [fmt(rate(fs), '')]),
                'B': (['memory', 'quartiles'], lambda fs: spread(fs.get('B'))),
                '%': (['accuracy'], lambda fs: [fmt(fs['%']['median'], '%')] if '%' in fs else ['']),
+               'rate': (['learning rate'], lambda fs: [fmt(fs['rate']['median'], '') if 'rate' in fs else '']),
+               'loss': (['loss'], lambda fs: [fmt(fs['loss']['median'], '') if 'loss' in fs else '']),
+               '×': (['÷ the best', 'quartiles'], lambda fs: spread(fs.get('×'))),
                'repeats': (['repeats'], lambda fs: [' and '.join(dict.fromkeys(str(f['repeats']) for f in fs.values()))])}
     for group, rows in groups(d).items():
         known = {k for fs in rows.values() for k in (*fs, *fs.get('s', ()), 'repeats')}

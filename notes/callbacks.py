@@ -12,6 +12,12 @@ from fastcore.basics import patch
 from .learner import *
 from .learner import _axes
 
+# %% ../nbs/05a_callbacks.ipynb #b03d7a19
+def _smoothed(losses):
+    "Medians of five neighbours, and their scale: how far they fell, or ten deviations of the first ten losses"
+    m = np.median(np.lib.stride_tricks.sliding_window_view(losses, 5), 1)
+    return m,max(m[0]-m.min(), 10*np.std(losses[:10]))
+
 # %% ../nbs/05a_callbacks.ipynb #26a4db1a
 class LRFinder(Callback):
     "Raises the learning rate from batch to batch and notes the losses; ends the fit when they explode"
@@ -20,36 +26,57 @@ class LRFinder(Callback):
         start:float=1e-5, # First learning rate
         end:float=10., # Last learning rate
         n:int=100, # Batches from `start` to `end`
-        factor:float=4., # A loss this many times the least one ends it
+        factor:float=1., # A rise of the smoothed loss by more than so many times its scale ends it
     ):
-        if not 0<start<end or n<10 or not factor>1:
-            raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: need 0 < start < end, n >= 10, factor > 1")
+        if not 0<start<end or n<10 or not factor>0:
+            raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: need 0 < start < end, n >= 10, factor > 0")
         self.start,self.end,self.n,self.factor = start,end,n,factor
     def before_fit(self): self.lrs,self.losses = [],[]
     def before_batch(self):
-        self.lrs.append(self.start*(self.end/self.start)**(len(self.losses)/(self.n-1)))
-        self.learn.set_lr(self.lrs[-1])
+        if self.learn.training:
+            self.learn.set_lr(self.start*(self.end/self.start)**(len(self.losses)/(self.n-1)))
     def after_batch(self):
-        self.losses.append(self.learn.loss.item())
-        if not self.losses[-1]<=self.factor*min(self.losses) or len(self.losses)==self.n: raise CancelFit
-    def plot(self,
-        ax=None, # matplotlib axes to draw in; new ones without
-    ): # The axes
-        "Draw the loss over the learning rate, with the suggestion"
-        ax = _axes(ax)
-        ax.semilogx(self.lrs[:len(self.losses)], self.losses, color='#0072B2', label='loss of a batch')
-        ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
-        ax.set(xlabel='learning rate', ylabel='loss', ylim=(None,1.5*self.losses[0]))
-        ax.legend(fontsize=9); ax.grid(alpha=.3)
-        return ax
+        if not self.learn.training: return
+        self.lrs.append(self.learn.lr)
+        self.losses.append(self.learn.loss.item()) # waits for the device, as whoever wants to stop in time must
+        if len(self.losses)==self.n or self._exploded(): raise CancelFit
+    def _exploded(self):
+        if not math.isfinite(self.losses[-1]): return True
+        if len(self.losses)<10: return False
+        m,scale = _smoothed(self.losses)
+        return m[-1]-m.min() > self.factor*scale
 
 # %% ../nbs/05a_callbacks.ipynb #24c860e1
+@patch
+def _finite(self:LRFinder):
+    losses = [l for l in self.losses if math.isfinite(l)]
+    if len(losses)<10: raise ValueError(f"the trial ended after {len(losses)} losses, and ten are needed: "
+                                        "pass a smaller start if they exploded, else train on more batches")
+    return losses
+
 @patch(as_prop=True)
 def suggestion(self:LRFinder)->float: # Learning rate
-    "A tenth of the rate at which the mean loss of five batches is least; `ValueError` where there are no five"
-    losses = [l for l in self.losses if math.isfinite(l)]
-    if len(losses)<5: raise ValueError(f"the loss exploded after {len(losses)} batches: pass a smaller start")
-    return self.lrs[2+int(np.argmin(np.convolve(losses, np.ones(5)/5, 'valid')))]/10
+    "Where the floor of the smoothed loss begins, or a twentieth of where an explosion ends it, if that is more"
+    m,scale = _smoothed(self._finite())
+    floor = 2+np.flatnonzero(m <= m.min()+scale/5) # a median belongs to the third of its five
+    first,last = self.lrs[floor[0]],self.lrs[floor[-1]]
+    return max(first, last/20) if self._exploded() else first
+
+# %% ../nbs/05a_callbacks.ipynb #94c7d0e8
+@patch
+def plot(self:LRFinder,
+    ax=None, # matplotlib axes to draw in; new ones without
+): # The axes
+    "Draw the losses over the learning rate, as they were and smoothed, with the suggestion"
+    losses,ax = self._finite(),_axes(ax)
+    m,scale = _smoothed(losses)
+    ax.semilogx(self.lrs[:len(losses)], losses, color='#56B4E9', lw=1, label='loss of a batch')
+    ax.semilogx(self.lrs[2:2+len(m)], m, color='#0072B2', lw=2.5, label='median of five')
+    ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
+    low,high = m.min()-.6*scale,m.min()+1.6*scale
+    ax.set(xlabel='learning rate', ylabel='loss', ylim=(low,high))
+    ax.legend(fontsize=9); ax.grid(alpha=.3)
+    return ax
 
 # %% ../nbs/05a_callbacks.ipynb #9c40d7e2
 _RNG = torch.Generator,np.random.Generator,random.Random

@@ -19,7 +19,7 @@ def complete(d):
     assert d['figures'] and all(why for why in d['missing'].values())
     assert len({(f['group'], f['name'], f['unit']) for f in d['figures']}) == len(d['figures'])
     for f in d['figures']+d['ratios']:
-        assert f['repeats'] >= (1 if d['quick'] else 3) and f['unit'] in ('s', 'B', '×', '%')
+        assert f['repeats'] >= (1 if d['quick'] else 3) and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss')
         assert 0 < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
     for r in d['ratios']: assert {'what', 'at_most', 'at_least', 'met'} <= r.keys() and (r['met'] is None) == (r['at_most'] is None and r['at_least'] is None)
 
@@ -175,6 +175,27 @@ def test_the_watch_stands_while_it_counts():
     clock[0] += 3
     with pytest.raises(recipes.Done): w.batch(5000)
     assert w.points[-1] == (8., 100.)
+
+def test_the_finder_starts_the_same_each_time():
+    from bench import finder
+    sets = finder.datasets(200, 50)
+    for state in ('untrained', 'trained'):
+        start = finder.starts(sets, ('CNN', 'Adam', 16, state), 3)
+        assert finder.loss(start(), .01) == finder.loss(start(), .01) != finder.loss(start(), .002)
+    assert finder.loss(start(), 1e9) == finder.TOP
+
+def test_rules_of_the_finder():
+    "On losses that fall and rise by as much a batch, least at 0.1"
+    import numpy as np
+    from bench import finder
+    from notes.callbacks import LRFinder
+    f = LRFinder()
+    f.lrs = np.geomspace(1e-5, 10, 101).tolist()
+    f.losses = [1+abs(i-200/3)/50 for i in range(101)]
+    near = lambda x: lambda rate: x/1.3 < rate < x*1.3
+    expected = {finder.OURS: lambda rate: .01 < rate < .1, 'minimum ÷ 3': near(.033), 'minimum ÷ 4': near(.025), 'minimum ÷ 10': near(.01),
+                'steepest fall': lambda rate: rate < .1, "valley, as fastai's": lambda rate: 1e-4 < rate < 1e-1, finder.BEFORE: near(.01)}
+    assert expected.keys() == finder.RULES.keys() and all(expected[k](rule(f)) for k, rule in finder.RULES.items())
 
 # ---- The page
 

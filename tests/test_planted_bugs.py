@@ -113,6 +113,8 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'LR finder: callbacks are not copied': (CA, 'touches_nothing', 'memo = {**_shared(self), id(self): new}', 'memo = {**_shared(self), id(self): new, **{id(cb): cb for cb in self.cbs}}'),
     'early stopping: last weights kept': (CA, 'test_early_stopping', 'if self.weights: self.learn', 'if False: self.learn'),
     'progress: lines kept back in a pipe': (LE, 'seen_at_once', '        sys.stdout.flush()\n', ''),
+    'LR finder: a multiple of the least loss': (CA, 'negative_losses or noise_is_no', 'return m[-1]-m.min() > self.factor*scale', 'return self.losses[-1] > 4*min(self.losses)'),
+    'LR finder: no noise, only the fall': (CA, 'noise_is_no', 'max(m[0]-m.min(), 10*np.std(losses[:10]))', 'm[0]-m.min()'),
     'LR finder: nan is the least loss': (CA, 'no_number', 'if math.isfinite(l)', ''),
     'progress: a bar in a pipe': (LE, 'in_a_pipe', 'disable=None', 'disable=False'),
     'progress: a bar that stands still': (LE, 'bar_moves', 'def batch(self): self.bar.update()', 'def batch(self): pass'),
