@@ -9,6 +9,7 @@ import pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 import notes
 from notes import exports as ex, fully_connected as fc, modules as mo
+from draws import laid_out, layouts
 
 # `f`: the forward pass as a function of the one tensor `x`, giving a number. `ours`: gradient of `f` at `x` by the backward under test.
 Check = namedtuple('Check', 'what f x ours')
@@ -46,9 +47,7 @@ def verify(checks):
         err = ex.rel_error(auto, c.ours)
         assert err < 1e-9, f"{c.what}: {err:.1e} off autograd"
 
-# Shapes: ones and odd sizes come up often. Layouts: what callers get by transposing, slicing with a step, or flipping a stride to 0.
-sizes = st.one_of(st.just(1), st.integers(1, 7))
-layouts = st.sampled_from(['contiguous', 'transposed', 'strided', 'expanded'])
+sizes = st.one_of(st.just(1), st.integers(1, 7))  # ones and odd sizes come up often
 
 class Draw:
     def __init__(self, data):
@@ -57,11 +56,7 @@ class Draw:
     def size(self, label): return self.data.draw(sizes, label=label)
     def randn(self, *shape):
         how = self.data.draw(layouts, label=f'layout of {shape}')
-        r = lambda *s: torch.randn(*s, dtype=torch.float64, generator=self.rng)
-        if how == 'transposed' and len(shape) > 1: return r(*shape[::-1]).permute(*range(len(shape))[::-1])
-        if how == 'strided' and shape: return r(*shape[:-1], 2*shape[-1])[..., ::2]
-        if how == 'expanded' and shape: return r(1, *shape[1:]).expand(shape)
-        return r(*shape)
+        return laid_out(lambda *s: torch.randn(*s, dtype=torch.float64, generator=self.rng), shape, how)
 
 def off_corner(x):
     "Nothing so near 0 that a nudge would cross ReLU's corner"

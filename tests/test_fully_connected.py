@@ -2,20 +2,10 @@
 import math, subprocess, sys
 import numpy as np, pytest, torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from torch import nn
 from notes import exports as ex, fully_connected as fc
-
-some = settings(deadline=None, max_examples=25)
-sizes = st.one_of(st.just(1), st.integers(1, 40))
-seeds = st.integers(0, 2**31)
-
-def randn(*shape, seed=0, layout='contiguous'):
-    rng = torch.Generator().manual_seed(seed)
-    if layout == 'transposed': return torch.randn(*shape[::-1], generator=rng).permute(*range(len(shape))[::-1])
-    if layout == 'strided': return torch.randn(*shape[:-1], 2*shape[-1], generator=rng)[..., ::2]
-    return torch.randn(*shape, generator=rng)
-layouts = st.sampled_from(['contiguous', 'transposed', 'strided'])
+from draws import layouts, randn, seeds, sizes, some
 
 # Values
 

@@ -2,23 +2,12 @@
 import copy, gc, importlib, inspect, math, pickle, pkgutil, subprocess, sys, weakref
 import pytest, torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from torch import nn
 import notes
 from notes import convolutions as cv, exports as ex, fully_connected as fc, modules as mo, training as tr
 from batch_norm import BatchNorm
-
-some = settings(deadline=None, max_examples=25)
-sizes = st.one_of(st.just(1), st.integers(1, 40))
-seeds = st.integers(0, 2**31)
-F64 = torch.float64
-
-def randn(*shape, seed=0, layout='contiguous', dtype=None):
-    rng = torch.Generator().manual_seed(seed)
-    if layout == 'transposed': return torch.randn(*shape[::-1], generator=rng, dtype=dtype).permute(*range(len(shape))[::-1])
-    if layout == 'strided': return torch.randn(*shape[:-1], 2*shape[-1], generator=rng, dtype=dtype)[..., ::2]
-    return torch.randn(*shape, generator=rng, dtype=dtype)
-layouts = st.sampled_from(['contiguous', 'transposed', 'strided'])
+from draws import F64, layouts, randn, seeds, sizes, some
 
 # Linear and Sequential
 

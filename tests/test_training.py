@@ -1,28 +1,18 @@
 """`notes.training` against PyTorch: losses far out, the optimiser, what the loaders yield, `fit` and `evaluate`, and the errors (with `python -O` too)"""
 import copy, inspect, io, math, subprocess, sys
-import pytest, torch
+import draws, pytest, torch
 import torch.nn.functional as F
 import torch.utils.data as tud
-from hypothesis import given, settings, strategies as st
+from functools import partial
+from hypothesis import given, strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from notes import exports as ex, modules as mo, training as tr
+from draws import gen, layouts, seeds, sizes, some
 
-some = settings(deadline=None, max_examples=25)
-sizes = st.one_of(st.just(1), st.integers(1, 40))
-seeds = st.integers(0, 2**31)
 scales = st.sampled_from([0., 1., 100., 1e4, 1e300])
-layouts = st.sampled_from(['contiguous', 'transposed', 'strided', 'expanded'])
-
 ONE = torch.ones((), dtype=torch.float64)
-def gen(seed=0): return torch.Generator().manual_seed(seed)
-
-def randn(*shape, seed=0, layout='contiguous', dtype=torch.float64):
-    r = lambda *s: torch.randn(*s, generator=gen(seed), dtype=dtype)
-    if layout == 'transposed': return r(*shape[::-1]).permute(*range(len(shape))[::-1])
-    if layout == 'strided': return r(*shape[:-1], 2*shape[-1])[..., ::2]
-    if layout == 'expanded': return r(1, *shape[1:]).expand(shape)
-    return r(*shape)
+randn = partial(draws.randn, dtype=torch.float64)
 
 def close(a, b, tol=1e-13):
     "Equal within float64's rounding of numbers of this size"
