@@ -150,9 +150,9 @@ class Optimizer:
     def __init__(self,
         params, # Parameters, whose `.grad` the backward pass fills; or groups: dictionaries of `params` and settings
         lr:float, # Learning rate, for groups that have none of their own
-        **defaults, # More settings by name, likewise
+        **kwargs, # More settings by name, likewise
     ):
-        self.defaults,self.state = dict(lr=lr, **defaults),{}
+        self.defaults,self.state = dict(lr=lr, **kwargs),{}
         if not isinstance(params, Tensor): params = list(params)
         groups = params if len(params) and isinstance(params[0], dict) else [dict(params=params)]
         self.param_groups = [{**self.defaults, **g} for g in groups]
