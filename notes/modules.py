@@ -9,7 +9,7 @@ __all__ = ['Module', 'ReLU', 'MSE', 'accumulate_grad', 'Linear', 'Sequential', '
 import math,torch
 from collections import OrderedDict,deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager,nullcontext
 from fastcore.basics import patch
 from functools import reduce
 from operator import add
@@ -30,8 +30,8 @@ class Module:
         d.pop('_chosen', None)
         out = self.forward(*args)
         saved = d.pop('_chosen', args)
-        if torch.is_grad_enabled(): d.update(_saved=saved, _calls=d['_calls']+1 if '_saved' in d else 1)
-        for hook in [*d.get('_hooks', {}).values()]:
+        if torch.is_grad_enabled(): d['_calls'],d['_saved'] = d['_calls']+1 if '_saved' in d else 1,saved
+        for hook in [*d['_hooks'].values()] if '_hooks' in d else ():
             if hook(self, args, out) is not None: raise TypeError("a hook looks on, and may change nothing: it must return None")
         return out
     def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} must define forward")
@@ -48,9 +48,9 @@ def backward(self:Module,
     if '_saved' not in d: raise RuntimeError(self._why_not())
     d['needs_input_grad'] = input_grad
     try:
-        with torch.no_grad(): g_in = self.bwd(torch.tensor(1.) if g is None else g, *d['_saved'])
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext(): g_in = self.bwd(torch.tensor(1.) if g is None else g, *d['_saved'])
     finally: del d['_saved']
-    for ready in [*d.get('_grad_hooks', {}).values()]: ready(self)
+    for ready in [*d['_grad_hooks'].values()] if '_grad_hooks' in d else (): ready(self)
     return g_in
 
 @patch
@@ -244,7 +244,7 @@ class Sequential(_Layers):
     def bwd(self, g, x):
         layers,first = list(self),0
         if not self.needs_input_grad: # then those in front that have no parameters have nothing to do
-            first = next((i for i,l in enumerate(layers) if any(m._own('parameter') for m in l.modules())), len(layers))
+            first = next((i for i,l in enumerate(layers) if any(m._own('parameter') for _,m in l._walk())), len(layers))
             for m in (m for l in layers[:first] for m in l.modules()): vars(m).pop('_saved', None)
         for i in range(len(layers)-1, first-1, -1): g = layers[i].backward(g, self.needs_input_grad or i>first)
         return g

@@ -26,7 +26,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'no gradient for the input: none from then on': (MO, 'leaves_out', "d['needs_input_grad'] = input_grad", "d['needs_input_grad'] = self.needs_input_grad and input_grad"),
     'convolution gradient: without that of the input there is none': (('convolutions', 'test_backward.py'), 'conv2d_grad', 'if not input_grad: return None,g_w,g_b', 'if not input_grad: return None,g_w*0,g_b'),
     'Module: submodules forgotten': (MO, 'keeps_nn_modules_books', "'module' if isinstance(value, Module) else None", 'None'),
-    'Module: a batch is kept without gradients': (MO, 'without_gradients', 'if torch.is_grad_enabled(): d.update', 'if True: d.update'),
+    'Module: a batch is kept without gradients': (MO, 'without_gradients', "if torch.is_grad_enabled(): d['_calls']", "if True: d['_calls']"),
     'Module: a layer used twice goes through its last call twice': (MO, 'needs_a_call', "finally: del d['_saved']", 'finally: pass'),
     'Module: gradients overwritten': (MO, 'add_up or one_weight', 'p.grad = g if p.grad is None else p.grad+g', 'p.grad = g'),
     'Module: parameters lost in lists of lists': (MO, 'however_deep', 'any(_holds_parameters(o, seen) for o in', 'any(isinstance(o, (nn.Parameter,Module)) for o in'),
