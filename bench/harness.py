@@ -27,7 +27,7 @@ class Run:
 
     def times(self, group, fs, repeats=9, min_time=.02, **more):
         "Seconds of functions of this process, by the notebooks' own timer: {name: seconds in each round}"
-        from notes.exports import compare_times
+        from notes.matmul import compare_times
         res = compare_times(fs, 3 if self.quick else repeats, min_time/10 if self.quick else min_time, self.threads)
         for k, t in res.items(): self.keep(group, k, 's', t.times, calls=t.calls, **more)
         return {k: t.times for k, t in res.items()}
@@ -170,7 +170,7 @@ def docs(name):
 
 def fmt(value, unit):
     "A figure with three digits and its unit"
-    from notes.exports import fmt_time
+    from notes.matmul import fmt_time
     if unit == 's': return fmt_time(value)
     if unit == 'B': value, unit = (value/1e6, ' MB') if value >= 999.5e3 else (value/1e3, ' kB')
     return (f'{value:.3g}' if abs(value) < 999.5 else f'{value:,.0f}')+unit

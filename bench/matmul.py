@@ -11,18 +11,18 @@ LIMIT = .5  # seconds that one product may take, by its rate at the size before
 def rungs(a, b):
     "The product of `a` and `b` on every rung, as functions"
     import torch
-    from notes import matmul as m
+    from notes import kernel as k, matmul as m
     la, lb = a.tolist(), b.tolist()
     return {'three loops, tensors': lambda: m.matmul_loops(a, b), 'three loops, lists': lambda: m.matmul_lists(la, lb),
             'row by column': lambda: m.matmul_elementwise(a, b), 'broadcasting': lambda: m.matmul_broadcast(a, b),
             'einsum, ours': lambda: m.einsum('ik,kj->ij', a, b), 'einsum, PyTorch': lambda: m.matmul_einsum(a, b),
-            'three loops, numba': lambda: m.matmul_numba(a, b), 'matmul_blocked': lambda: m.matmul_blocked(a, b), BLAS: lambda: torch.matmul(a, b)}
+            'three loops, numba': lambda: m.matmul_numba(a, b), 'matmul_blocked': lambda: k.matmul_blocked(a, b), BLAS: lambda: torch.matmul(a, b)}
 
 def tile(calls=500, k=256):
     "The innermost tile of `matmul_blocked` by itself, and the operations that one call of it makes"
     import numpy as np
     from numba import njit
-    from notes.matmul import _micro, _register_tile
+    from notes.kernel import _micro, _register_tile
     nbytes, mr, nv = _register_tile()
     nr = nv*nbytes//4
     micro, a, b, c = _micro('float32', nbytes//4, mr, nv), np.ones(mr*k, np.float32), np.ones(nr*k, np.float32), np.zeros(mr*nr, np.float32)

@@ -14,7 +14,7 @@ from draws import laid_out, layouts
 # `f`: the forward pass as a function of the one tensor `x`, giving a number. `ours`: gradient of `f` at `x` by the backward under test.
 Check = namedtuple('Check', 'what f x ours')
 CASES = {}
-NOT_BACKWARD = {'exports.numerical_grad', 'modules.Module', 'modules.accumulate_grad'}  # the check itself, a base class whose `bwd` raises, and a sum
+NOT_BACKWARD = {'fully_connected.numerical_grad', 'modules.Module', 'modules.accumulate_grad'}  # the check itself, a base class whose `bwd` raises, and a sum
 ONE = torch.ones((), dtype=torch.float64)
 
 def case(*names):
@@ -40,7 +40,7 @@ def verify(checks):
     "Relative error below 1e-6 against central differences, and below 1e-9 against autograd"
     for c in checks:
         assert c.ours.shape == c.x.shape, c.what
-        err = ex.rel_error(ex.numerical_grad(c.f, c.x), c.ours)
+        err = ex.rel_error(fc.numerical_grad(c.f, c.x), c.ours)
         assert err < 1e-6, f"{c.what}: {err:.1e} off central differences"
         x = c.x.detach().clone().requires_grad_()
         auto, = torch.autograd.grad(c.f(x), x)

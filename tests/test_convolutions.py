@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from notes import convolutions as cv, exports as ex, modules as mo, training as tr
+from notes import convolutions as cv, exports as ex, fully_connected as fc, modules as mo, training as tr
 
 some = settings(deadline=None, max_examples=60)
 seeds = st.integers(0, 2**31)
@@ -140,7 +140,7 @@ def test_gradients_over_the_whole_range(k, d):
         reach = d*(k-1) + 1
         x, w, b = rand(1, 2, reach+2-reach%2, reach+1+reach%2, seed=i), rand(3, 2, k, k, seed=i+1), rand(3, seed=i+2)
         g = torch.randn_like(cv.conv2d(x, w, b, s, p, d))
-        ex.check_grads(lambda x, w, b: (cv.conv2d(x, w, b, s, p, d)*g).sum(), dict(x=x, w=w, b=b), dict(zip('xwb', cv.conv2d_grad(g, x, w, b, s, p, d))))
+        fc.check_grads(lambda x, w, b: (cv.conv2d(x, w, b, s, p, d)*g).sum(), dict(x=x, w=w, b=b), dict(zip('xwb', cv.conv2d_grad(g, x, w, b, s, p, d))))
         leaves = [t.clone().requires_grad_() for t in (x, w, b)]
         for ours, theirs in zip(cv.conv2d_grad(g, x, w, b, s, p, d), torch.autograd.grad(F.conv2d(*leaves, s, p, d), leaves, g)): assert ex.rel_error(ours, theirs) < 1e-12
 

@@ -1,4 +1,4 @@
-"""notes.exports: the exporter against nbdev's, the comparisons, the gradient checks and the timer."""
+"""notes.exports: the exporter against nbdev's, and the comparisons."""
 import ast, itertools, json, math, os, random, re, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -255,9 +255,7 @@ def fails(exc, f):
 x = torch.ones(2).double()
 fails(AssertionError, lambda: ex.test_near(1,2))
 fails(AssertionError, lambda: ex.test_near_zero(1))
-fails(AssertionError, lambda: ex.check_grads(lambda x: x.sum(), {'x':x}, {'x':2*x}))
 fails(ValueError, lambda: ex.rel_error(x, x[:1]))
-fails(ValueError, lambda: ex.numerical_grad(lambda x: x, x))
 '''
     out = subprocess.run([sys.executable, '-O', '-c', code], capture_output=True, text=True, cwd=ROOT, env=ENV)
     assert out.returncode == 0, out.stderr
@@ -282,148 +280,3 @@ def test_rel_error_by_hand():
     for bad in math.nan, math.inf:
         assert math.isnan(ex.rel_error(one, one*bad)) and math.isnan(ex.rel_error(one*bad, one))
     with pytest.raises(ValueError, match=r'\(3,\) and \(3, 1\)'): ex.rel_error(one, one[:, None])
-
-# ---- gradients
-
-@few
-@given(st.lists(st.integers(0, 4), max_size=3), st.booleans(), st.integers(0, 99))
-def test_numerical_grad_of_any_shape_and_stride(shape, flip, seed):
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    if flip: x = x.permute(tuple(reversed(range(x.dim()))))
-    before = x.clone()
-    g = ex.numerical_grad(lambda t: (t**3+t.sin()).sum(), x)
-    assert torch.equal(x, before) and g.shape == x.shape
-    assert ex.rel_error(g, 3*x**2+x.cos()) < 1e-8
-
-def test_numerical_grad_with_a_function_that_works_in_place():
-    x = torch.tensor([-1., 2., 3.], dtype=torch.float64)
-    g = ex.numerical_grad(lambda t: t.mul_(2).clamp_min_(0).pow_(2).sum(), x, eps=1e-5)
-    assert ex.rel_error(g, 8*x.clamp_min(0)) < 1e-8 and x.tolist() == [-1, 2, 3]
-
-def test_numerical_grad_takes_leaves_expanded_tensors_numbers_and_its_width():
-    x = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    assert ex.numerical_grad(lambda t: (3*t).sum().item(), x).tolist() == pytest.approx([3, 3])
-    assert ex.numerical_grad(lambda t: t.sum()[None], x.detach()[:1].expand(2, 3)).sum().item() == pytest.approx(6)
-    assert ex.numerical_grad(lambda t: t**3, torch.tensor(1., dtype=torch.float64), eps=.5).item() == pytest.approx(3.25)
-
-def test_numerical_grad_puts_every_element_back():
-    "Exact for a product at any width, as long as only one element moves"
-    x = torch.tensor([2., 3., 4.], dtype=torch.float64)
-    assert ex.numerical_grad(torch.prod, x, eps=1.).tolist() == [12, 8, 6]
-
-def test_numerical_grad_refuses():
-    x = torch.ones(2, dtype=torch.float64)
-    with pytest.raises(ValueError, match='x is torch.float32'): ex.numerical_grad(torch.sum, x.float())
-    with pytest.raises(ValueError, match=r'one number.*\(2,\)'): ex.numerical_grad(lambda t: t, x)
-    with pytest.raises(ValueError, match='returned torch.float32'): ex.numerical_grad(lambda t: t.float().sum(), x)
-
-def _xw(): return torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-def _f(x, w): return (x**2*w).sum()
-
-def test_check_grads_accepts_the_right_gradients():
-    x, w = _xw()
-    res = ex.check_grads(_f, dict(x=x, w=w), dict(x=2*x*w, w=x**2))
-    assert all(e < 1e-8 for es in res.values() for e in es) and res.keys() == {'x', 'w'}
-    assert repr(res).splitlines() == ['tensor  numerical  autograd', 'x         < 1e-06   < 1e-06', 'w         < 1e-06   < 1e-06']
-    ex.check_grads(lambda x, w: (x**2).sum(), dict(x=x, w=w), dict(x=2*x, w=torch.zeros_like(w)))   # w plays no part
-
-@pytest.mark.parametrize('spoil,name', [(lambda g: g*(1+1e-5), 'x'), (lambda g: -g, 'w'), (lambda g: g*0, 'x'), (lambda g: g*math.nan, 'w'), (lambda g: g.flip(0), 'x')])
-def test_check_grads_catches(spoil, name):
-    x, w = _xw()
-    gs = dict(x=2*x*w, w=x**2)
-    gs[name] = spoil(gs[name])
-    with pytest.raises(AssertionError, match='tensor  numerical  autograd'): ex.check_grads(_f, dict(x=x, w=w), gs)
-
-def test_check_grads_needs_both_witnesses():
-    "A backward of PyTorch's that is wrong agrees with the same slip made by hand; differences don't"
-    class Slip(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**2
-        @staticmethod
-        def backward(ctx, g): return g*ctx.saved_tensors[0]
-    x = _xw()[0]
-    with pytest.raises(AssertionError) as e: ex.check_grads(lambda x: Slip.apply(x).sum(), dict(x=x), dict(x=x))
-    assert str(e.value).splitlines()[-1].split() == ['x', '0.5', '<', '1e-06']
-    with pytest.raises(AssertionError) as e: ex.check_grads(lambda x: Slip.apply(x).sum(), dict(x=x), dict(x=2*x))
-    assert str(e.value).splitlines()[-1].split() == ['x', '<', '1e-06', '0.5']
-
-def test_check_grads_refuses_what_does_not_fit():
-    x, w = _xw()
-    with pytest.raises(ValueError, match='gradients for'): ex.check_grads(_f, dict(x=x, w=w), dict(x=x))
-    with pytest.raises(ValueError, match=r'\(4,\) and \(3, 4\)'): ex.check_grads(_f, dict(x=x, w=w), dict(x=x[0], w=x**2))
-    with pytest.raises(ValueError, match='float64'): ex.check_grads(_f, dict(x=x.float(), w=w.float()), dict(x=x, w=w))
-
-# ---- the timer
-
-class Clock:
-    "A clock that moves only when a function says how long it took"
-    def __init__(self): self.now, self.log = 0., []
-    def perf_counter(self): return self.now
-    def work(self, name, seconds):
-        it = iter(seconds) if isinstance(seconds, list) else None
-        def f():
-            self.log.append(name)
-            self.now += next(it) if it else seconds
-        return f
-
-@pytest.fixture
-def clock(monkeypatch):
-    c = Clock()
-    monkeypatch.setattr(ex, 'time', c)
-    return c
-
-def test_timer_counts_calls_until_they_last_long_enough(clock):
-    t = ex.timeit(clock.work('f', 2.**-8), repeats=3, min_time=.02)
-    assert (t.times, t.median, t.calls, t.threads) == ((2.**-8,)*3, 2.**-8, 8, 1)
-    assert len(clock.log) == 1 + (1+2+4+8) + 3*8
-
-def test_timer_throws_the_warm_up_away_and_reports_median_and_quartiles(clock):
-    t = ex.timeit(clock.work('f', [100., 50., 1., 2., 3., 4., 90.]), repeats=5)
-    assert t.times == (1, 2, 3, 4, 90) and (t.q1, t.median, t.q3) == (2, 3, 4)
-
-def test_comparison_takes_turns(clock):
-    res = ex.compare_times({'a': clock.work('a', 1.), 'b': clock.work('b', 2.)}, repeats=3)
-    log = ''.join(clock.log)
-    assert log[:4] == 'aabb' and all(sorted(log[i:i+2]) == ['a', 'b'] for i in range(4, 10, 2)) and len(log) == 10
-    assert res['b']/res['a'] == 2 and list(res) == ['a', 'b']
-
-def test_comparison_changes_the_order(clock):
-    "Nothing is always measured behind the same neighbour, and nobody else's random numbers are drawn"
-    state = random.getstate()
-    for _ in range(2):
-        res = ex.compare_times({k: clock.work(k, 1.) for k in 'abc'}, repeats=30)
-        assert list(res) == ['a', 'b', 'c'] and random.getstate() == state
-    rounds = [''.join(clock.log[i:i+3]) for i in range(6, 96, 3)]
-    assert {*map(''.join, itertools.permutations('abc'))} == {*rounds}
-    assert clock.log[:96] == clock.log[96:]  # the same orders each time
-
-def test_table(clock):
-    res = ex.compare_times({'slow one': clock.work('a', .5), 'fast': clock.work('b', 2.**-12)}, repeats=2)
-    assert repr(res).splitlines() == ['          median   IQR  speed-up', 'slow one  500 ms  0 ns         1', 'fast      244 µs  0 ns     2,048',
-                                      '2 measurements of each, taken in turn, 1 thread']
-
-def test_threads_are_set_while_measuring_and_restored_after(clock):
-    before, seen = torch.get_num_threads(), set()
-    def f():
-        seen.add(torch.get_num_threads())
-        clock.now += 1
-    for n in 1, 2: assert ex.timeit(f, threads=n).threads == n
-    assert seen == {1, 2} and torch.get_num_threads() == before
-    def fails(): raise RuntimeError('no')
-    with pytest.raises(RuntimeError): ex.timeit(fails, threads=before+1)
-    assert torch.get_num_threads() == before
-
-def test_nothing_to_measure():
-    with pytest.raises(ValueError, match='0 functions'): ex.compare_times({})
-    with pytest.raises(ValueError, match='0 repeats'): ex.timeit(lambda: 0, repeats=0)
-
-@pytest.mark.parametrize('s,text', [(0, '0 ns'), (8.5e-8, '85 ns'), (1.37e-4, '137 µs'), (9.994e-7, '999 ns'), (9.996e-7, '1 µs'), (.9999, '1 s'),
-                                    (.25, '250 ms'), (59.96, '60 s'), (999.6, '1,000 s'), (1234567, '1,234,567 s')])
-def testfmt_time(s, text): assert ex.fmt_time(s) == text
-
-def test_timing_reads_well():
-    t = ex.Timing((1.8e-3, 2e-3, 2.4e-3), 16)
-    assert repr(t) == str(t) == '2 ms, IQR 300 µs (3 × 16 calls, 1 thread)'
-    assert '2 threads' in repr(ex.Timing((1,), 1, 2))

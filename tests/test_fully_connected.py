@@ -154,3 +154,75 @@ def test_wrong_input_without_asserts():
             f"for code, parts in {WRONG!r}:\n    try: eval(code)\n    except ValueError as e:\n        if all(p in str(e) for p in parts): continue\n    sys.exit(code)\n")
     r = subprocess.run([sys.executable, '-O', '-c', code], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
+
+# Checks of gradients
+
+@some
+@given(st.lists(st.integers(0, 4), max_size=3), st.booleans(), st.integers(0, 99))
+def test_numerical_grad_of_any_shape_and_stride(shape, flip, seed):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if flip: x = x.permute(tuple(reversed(range(x.dim()))))
+    before = x.clone()
+    g = fc.numerical_grad(lambda t: (t**3+t.sin()).sum(), x)
+    assert torch.equal(x, before) and g.shape == x.shape
+    assert ex.rel_error(g, 3*x**2+x.cos()) < 1e-8
+
+def test_numerical_grad_with_a_function_that_works_in_place():
+    x = torch.tensor([-1., 2., 3.], dtype=torch.float64)
+    g = fc.numerical_grad(lambda t: t.mul_(2).clamp_min_(0).pow_(2).sum(), x, eps=1e-5)
+    assert ex.rel_error(g, 8*x.clamp_min(0)) < 1e-8 and x.tolist() == [-1, 2, 3]
+
+def test_numerical_grad_takes_leaves_expanded_tensors_numbers_and_its_width():
+    x = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    assert fc.numerical_grad(lambda t: (3*t).sum().item(), x).tolist() == pytest.approx([3, 3])
+    assert fc.numerical_grad(lambda t: t.sum()[None], x.detach()[:1].expand(2, 3)).sum().item() == pytest.approx(6)
+    assert fc.numerical_grad(lambda t: t**3, torch.tensor(1., dtype=torch.float64), eps=.5).item() == pytest.approx(3.25)
+
+def test_numerical_grad_puts_every_element_back():
+    "Exact for a product at any width, as long as only one element moves"
+    x = torch.tensor([2., 3., 4.], dtype=torch.float64)
+    assert fc.numerical_grad(torch.prod, x, eps=1.).tolist() == [12, 8, 6]
+
+def test_numerical_grad_refuses():
+    x = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(ValueError, match='x is torch.float32'): fc.numerical_grad(torch.sum, x.float())
+    with pytest.raises(ValueError, match=r'one number.*\(2,\)'): fc.numerical_grad(lambda t: t, x)
+    with pytest.raises(ValueError, match='returned torch.float32'): fc.numerical_grad(lambda t: t.float().sum(), x)
+
+def _xw(): return torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def _f(x, w): return (x**2*w).sum()
+
+def test_check_grads_accepts_the_right_gradients():
+    x, w = _xw()
+    res = fc.check_grads(_f, dict(x=x, w=w), dict(x=2*x*w, w=x**2))
+    assert all(e < 1e-8 for es in res.values() for e in es) and res.keys() == {'x', 'w'}
+    assert repr(res).splitlines() == ['tensor  numerical  autograd', 'x         < 1e-06   < 1e-06', 'w         < 1e-06   < 1e-06']
+    fc.check_grads(lambda x, w: (x**2).sum(), dict(x=x, w=w), dict(x=2*x, w=torch.zeros_like(w)))   # w plays no part
+
+@pytest.mark.parametrize('spoil,name', [(lambda g: g*(1+1e-5), 'x'), (lambda g: -g, 'w'), (lambda g: g*0, 'x'), (lambda g: g*math.nan, 'w'), (lambda g: g.flip(0), 'x')])
+def test_check_grads_catches(spoil, name):
+    x, w = _xw()
+    gs = dict(x=2*x*w, w=x**2)
+    gs[name] = spoil(gs[name])
+    with pytest.raises(AssertionError, match='tensor  numerical  autograd'): fc.check_grads(_f, dict(x=x, w=w), gs)
+
+def test_check_grads_needs_both_witnesses():
+    "A backward of PyTorch's that is wrong agrees with the same slip made by hand; differences don't"
+    class Slip(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**2
+        @staticmethod
+        def backward(ctx, g): return g*ctx.saved_tensors[0]
+    x = _xw()[0]
+    with pytest.raises(AssertionError) as e: fc.check_grads(lambda x: Slip.apply(x).sum(), dict(x=x), dict(x=x))
+    assert str(e.value).splitlines()[-1].split() == ['x', '0.5', '<', '1e-06']
+    with pytest.raises(AssertionError) as e: fc.check_grads(lambda x: Slip.apply(x).sum(), dict(x=x), dict(x=2*x))
+    assert str(e.value).splitlines()[-1].split() == ['x', '<', '1e-06', '0.5']
+
+def test_check_grads_refuses_what_does_not_fit():
+    x, w = _xw()
+    with pytest.raises(ValueError, match='gradients for'): fc.check_grads(_f, dict(x=x, w=w), dict(x=x))
+    with pytest.raises(ValueError, match=r'\(4,\) and \(3, 4\)'): fc.check_grads(_f, dict(x=x, w=w), dict(x=x[0], w=x**2))
+    with pytest.raises(ValueError, match='float64'): fc.check_grads(_f, dict(x=x.float(), w=w.float()), dict(x=x, w=w))

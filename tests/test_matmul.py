@@ -1,11 +1,11 @@
 "The matmul rungs, broadcast_shapes and einsum against torch's, over random shapes and strides"
-import subprocess, sys
+import itertools, random, subprocess, sys
 import numpy as np, pytest, torch
 from hypothesis import example, given, settings, strategies as st
-from notes import matmul as mm
+from notes import kernel as ke, matmul as mm
 
-ON_TENSORS = [mm.matmul_loops, mm.matmul_numba, mm.matmul_elementwise, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, mm.matmul_blocked]
-FAST = [mm.matmul_numba, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, mm.matmul_blocked]
+ON_TENSORS = [mm.matmul_loops, mm.matmul_numba, mm.matmul_elementwise, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, ke.matmul_blocked]
+FAST = [mm.matmul_numba, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, ke.matmul_blocked]
 TOL = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-11, atol=1e-11)}
 quick = settings(deadline=None, max_examples=40)
 
@@ -48,7 +48,7 @@ def test_larger(m, k, n, la, lb, dtype, seed):
 def test_blocked_for_every_processor(dtype, tile):
     "The tiles of other processors are right on this one, with blocks so small that all edges meet"
     nr = tile[0]//np.dtype(dtype).itemsize*tile[2]
-    f = mm._blocked(dtype, *tile, kc=7, mc=2, nc=2*nr)
+    f = ke._blocked(dtype, *tile, kc=7, mc=2, nc=2*nr)
     rng = np.random.default_rng(0)
     for m in (1, tile[1]-1, tile[1], tile[1]+1, 3*tile[1]+2):
         for n in (1, nr-1, nr, nr+1, 4*nr+3):
@@ -62,7 +62,7 @@ def test_packing():
     for w,x in ((4,np.arange(12.).reshape(2,6)), (3,np.arange(12.).reshape(6,2).T), (5,np.arange(3.).reshape(1,3))):
         k, n = x.shape
         out = np.full(k*-(-n//w)*w+1, -1.)
-        mm._pack()(x, w, out)
+        ke._pack()(x, w, out)
         padded = np.pad(x, ((0,0),(0,-n%w)))
         want = np.concatenate([padded[:,j:j+w].ravel() for j in range(0,n,w)])
         assert out.tolist() == [*want, -1]
@@ -71,14 +71,14 @@ def test_packing():
 def test_blocked_beyond_its_blocks(m, k, n):
     for dtype in (torch.float32, torch.float64):
         a, b = matrix(m,k,'plain',dtype,0), matrix(k,n,'transposed',dtype,1)
-        torch.testing.assert_close(mm.matmul_blocked(a,b), a@b, rtol=1e-3, atol=1e-3 if dtype==torch.float32 else 1e-10)
+        torch.testing.assert_close(ke.matmul_blocked(a,b), a@b, rtol=1e-3, atol=1e-3 if dtype==torch.float32 else 1e-10)
 
 def test_blocked_keeps_what_is_not_finite():
     a, b = torch.randn(17,40), torch.randn(40,35)
     a[3,5], b[7,9], a[16,0] = float('inf'), float('nan'), float('-inf')
-    torch.testing.assert_close(mm.matmul_blocked(a,b), a@b, equal_nan=True, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ke.matmul_blocked(a,b), a@b, equal_nan=True, rtol=1e-4, atol=1e-4)
 
-@pytest.mark.parametrize('f', [f for f in ON_TENSORS if f not in (mm.matmul_numba, mm.matmul_blocked)])
+@pytest.mark.parametrize('f', [f for f in ON_TENSORS if f not in (mm.matmul_numba, ke.matmul_blocked)])
 def test_whole_numbers(f):
     a, b = torch.arange(6).view(2,3), torch.arange(12).view(3,4)
     assert torch.equal(f(a,b), a@b) and f(a,b).dtype == torch.int64
@@ -90,7 +90,7 @@ def test_gradients_go_through():
         assert torch.autograd.gradcheck(f, (a,b))
 
 @pytest.mark.parametrize('m,k,n', [(0,2,3), (2,0,3), (2,3,0), (0,0,0)])
-@pytest.mark.parametrize('f', [f for f in ON_TENSORS if f not in (mm.matmul_numba, mm.matmul_blocked)] + [lambda a,b: mm.einsum('ik,kj->ij', a, b)])
+@pytest.mark.parametrize('f', [f for f in ON_TENSORS if f not in (mm.matmul_numba, ke.matmul_blocked)] + [lambda a,b: mm.einsum('ik,kj->ij', a, b)])
 def test_an_empty_product_has_gradients(f, m, k, n):
     a, b = torch.ones(m,k,requires_grad=True), torch.ones(k,n,requires_grad=True)
     c = f(a,b)
@@ -109,12 +109,12 @@ def test_shapes_that_do_not_fit(f, sa, sb):
 def test_dtypes_that_do_not_fit(f):
     with pytest.raises(ValueError, match='float32.*float64'): f(torch.ones(2,2), torch.ones(2,2).double())
 
-@pytest.mark.parametrize('f', [mm.matmul_numba, mm.matmul_blocked])
+@pytest.mark.parametrize('f', [mm.matmul_numba, ke.matmul_blocked])
 @pytest.mark.parametrize('dtype', [torch.int64, torch.float16, torch.bfloat16, torch.bool, torch.complex64])
 def test_dtypes_that_the_kernels_do_not_take(f, dtype):
     with pytest.raises(ValueError, match=str(dtype)): f(torch.ones(2,2).to(dtype), torch.ones(2,2).to(dtype))
 
-@pytest.mark.parametrize('f', [mm.matmul_numba, mm.matmul_blocked])
+@pytest.mark.parametrize('f', [mm.matmul_numba, ke.matmul_blocked])
 def test_what_the_kernels_refuse(f):
     "No gradient is lost in silence, and no device is guessed"
     a, w = torch.ones(2,3), torch.ones(3,2,requires_grad=True)
@@ -127,7 +127,7 @@ def test_kernels_in_threads():
     "Each call has buffers of its own"
     from concurrent.futures import ThreadPoolExecutor
     pairs = [(matrix(40+i,300,'plain',torch.float64,i), matrix(300,50,'transposed',torch.float64,i)) for i in range(16)]
-    with ThreadPoolExecutor(4) as ex: res = list(ex.map(lambda p: mm.matmul_blocked(*p), pairs))
+    with ThreadPoolExecutor(4) as ex: res = list(ex.map(lambda p: ke.matmul_blocked(*p), pairs))
     for (a,b), c in zip(pairs, res): torch.testing.assert_close(c, a@b, **TOL[torch.float64])
 
 def test_lists():
@@ -237,7 +237,7 @@ def test_einsum_dtypes():
 
 OPTIMISED = '''
 import torch
-from notes import matmul as mm
+from notes import kernel as ke, matmul as mm
 assert False, "-O is not on"
 def must(f, *args, says):
     try: f(*args)
@@ -246,7 +246,7 @@ def must(f, *args, says):
         raise SystemExit(f"{f.__name__} says: {e}")
     raise SystemExit(f"{f.__name__} does not complain")
 a, b = torch.ones(2,3), torch.ones(4,5)
-for f in (mm.matmul_loops, mm.matmul_numba, mm.matmul_elementwise, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, mm.matmul_blocked):
+for f in (mm.matmul_loops, mm.matmul_numba, mm.matmul_elementwise, mm.matmul_broadcast, mm.matmul_einsum, mm.matmul, ke.matmul_blocked):
     must(f, a, b, says=("(2, 3)","(4, 5)"))
     must(f, a, b[:3].double(), says=("float32","float64"))
 must(mm.matmul_lists, a.tolist(), b.tolist(), says=("(2, 3)","(4, 5)"))
@@ -260,3 +260,76 @@ def test_errors_under_python_O():
     "An assert is dropped by `python -O`; these errors are not. Nor does a refused call load numba"
     r = subprocess.run([sys.executable, '-O', '-c', OPTIMISED], capture_output=True, text=True)
     assert r.returncode == 0, r.stdout+r.stderr
+
+# ---- the timer
+
+class Clock:
+    "A clock that moves only when a function says how long it took"
+    def __init__(self): self.now, self.log = 0., []
+    def perf_counter(self): return self.now
+    def work(self, name, seconds):
+        it = iter(seconds) if isinstance(seconds, list) else None
+        def f():
+            self.log.append(name)
+            self.now += next(it) if it else seconds
+        return f
+
+@pytest.fixture
+def clock(monkeypatch):
+    c = Clock()
+    monkeypatch.setattr(mm, 'time', c)
+    return c
+
+def test_timer_counts_calls_until_they_last_long_enough(clock):
+    t = mm.timeit(clock.work('f', 2.**-8), repeats=3, min_time=.02)
+    assert (t.times, t.median, t.calls, t.threads) == ((2.**-8,)*3, 2.**-8, 8, 1)
+    assert len(clock.log) == 1 + (1+2+4+8) + 3*8
+
+def test_timer_throws_the_warm_up_away_and_reports_median_and_quartiles(clock):
+    t = mm.timeit(clock.work('f', [100., 50., 1., 2., 3., 4., 90.]), repeats=5)
+    assert t.times == (1, 2, 3, 4, 90) and (t.q1, t.median, t.q3) == (2, 3, 4)
+
+def test_comparison_takes_turns(clock):
+    res = mm.compare_times({'a': clock.work('a', 1.), 'b': clock.work('b', 2.)}, repeats=3)
+    log = ''.join(clock.log)
+    assert log[:4] == 'aabb' and all(sorted(log[i:i+2]) == ['a', 'b'] for i in range(4, 10, 2)) and len(log) == 10
+    assert res['b']/res['a'] == 2 and list(res) == ['a', 'b']
+
+def test_comparison_changes_the_order(clock):
+    "Nothing is always measured behind the same neighbour, and nobody else's random numbers are drawn"
+    state = random.getstate()
+    for _ in range(2):
+        res = mm.compare_times({k: clock.work(k, 1.) for k in 'abc'}, repeats=30)
+        assert list(res) == ['a', 'b', 'c'] and random.getstate() == state
+    rounds = [''.join(clock.log[i:i+3]) for i in range(6, 96, 3)]
+    assert {*map(''.join, itertools.permutations('abc'))} == {*rounds}
+    assert clock.log[:96] == clock.log[96:]  # the same orders each time
+
+def test_table(clock):
+    res = mm.compare_times({'slow one': clock.work('a', .5), 'fast': clock.work('b', 2.**-12)}, repeats=2)
+    assert repr(res).splitlines() == ['          median   IQR  speed-up', 'slow one  500 ms  0 ns         1', 'fast      244 µs  0 ns     2,048',
+                                      '2 measurements of each, taken in turn, 1 thread']
+
+def test_threads_are_set_while_measuring_and_restored_after(clock):
+    before, seen = torch.get_num_threads(), set()
+    def f():
+        seen.add(torch.get_num_threads())
+        clock.now += 1
+    for n in 1, 2: assert mm.timeit(f, threads=n).threads == n
+    assert seen == {1, 2} and torch.get_num_threads() == before
+    def fails(): raise RuntimeError('no')
+    with pytest.raises(RuntimeError): mm.timeit(fails, threads=before+1)
+    assert torch.get_num_threads() == before
+
+def test_nothing_to_measure():
+    with pytest.raises(ValueError, match='0 functions'): mm.compare_times({})
+    with pytest.raises(ValueError, match='0 repeats'): mm.timeit(lambda: 0, repeats=0)
+
+@pytest.mark.parametrize('s,text', [(0, '0 ns'), (8.5e-8, '85 ns'), (1.37e-4, '137 µs'), (9.994e-7, '999 ns'), (9.996e-7, '1 µs'), (.9999, '1 s'),
+                                    (.25, '250 ms'), (59.96, '60 s'), (999.6, '1,000 s'), (1234567, '1,234,567 s')])
+def testfmt_time(s, text): assert mm.fmt_time(s) == text
+
+def test_timing_reads_well():
+    t = mm.Timing((1.8e-3, 2e-3, 2.4e-3), 16)
+    assert repr(t) == str(t) == '2 ms, IQR 300 µs (3 × 16 calls, 1 thread)'
+    assert '2 threads' in repr(mm.Timing((1,), 1, 2))

@@ -265,7 +265,7 @@ class Chosen(mo.Module):
 def test_forward_chooses_what_is_kept():
     m, x, g = Chosen(), randn(3, 2, dtype=F64), randn(3, 2, seed=1, dtype=F64)
     m(x)
-    ex.check_grads(lambda x: (x.exp()*g).sum(), dict(x=x), dict(x=m.backward(g)))
+    fc.check_grads(lambda x: (x.exp()*g).sum(), dict(x=x), dict(x=m.backward(g)))
     m(x)
     m.choose = False
     with torch.no_grad(): m(x)

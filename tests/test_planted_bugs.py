@@ -7,7 +7,7 @@ import pytest
 from project import ROOT
 
 FC, MM, EX, DA, TR, CV, LE, CA, CK = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints'))
-MO = 'modules', 'test_modules.py'
+MO, KE = ('modules', 'test_modules.py'), ('kernel', 'test_matmul.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -42,11 +42,11 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'matmul: any shapes': (MM, 'shapes_that', 'or a.shape[1]!=b.shape[0]', ''),
     'broadcast_shapes accepts anything': (MM, 'broadcast_shapes', 'if len(wanted)>1: raise', 'if len(wanted)>99: raise'),
     'einsum: no diagonals': (MM, 'einsum', 'sum(s for l,s in zip(letters,t.stride()) if l==o)', 'next((s for l,s in zip(letters,t.stride()) if l==o), 0)'),
-    'blocked: last tile overwrites': (MM, 'beyond', 'c[i+r,j+s] += tile', 'c[i+r,j+s] = tile'),
+    'blocked: last tile overwrites': (KE, 'beyond', 'c[i+r,j+s] += tile', 'c[i+r,j+s] = tile'),
     'test_near: tolerance of 1': (EX, 'near_refuses', 'rtol=rtol, atol=atol', 'rtol=1., atol=atol'),
-    'numerical_grad: half the width': (EX, 'numerical_grad', '/(2*eps)', '/eps'),
-    'compare_times: always in one order': (EX, 'changes_the_order', 'draw([*fs], len(fs))', 'fs'),
-    'check_grads: one good one is enough': (EX, 'check_grads', 'if not all(e<tol', 'if not any(e<tol'),
+    'numerical_grad: half the width': (FC, 'numerical_grad', '/(2*eps)', '/eps'),
+    'compare_times: always in one order': (MM, 'changes_the_order', 'draw([*fs], len(fs))', 'fs'),
+    'check_grads: one good one is enough': (FC, 'check_grads', 'if not all(e<tol', 'if not any(e<tol'),
     'exporter: black puts a space in': (EX, 'odd_cells and black', r"re.match(r'\s*#\s*\|\s*([^\s:]*)", r"re.match(r'#\|\s*([^\s:]*)"),
     'exporter: marks below code pass': (EX, 'odd_cells and below', 'if n>len(_top(src)) and', 'if False and'),
     'exporter: another module passes': (EX, 'odd_cells and other', "elif name=='export' and value:", "elif name=='export' and False:"),

@@ -8,7 +8,7 @@ Importing that module changes flags and seeds for the whole process, so it happe
 import collections, json, linecache, os, re, subprocess, sys, traceback
 from pathlib import Path
 import pytest, torch
-from notes import convolutions as cv, fully_connected as fc, matmul as mm, modules as mo, training as tr
+from notes import convolutions as cv, fully_connected as fc, kernel as ke, matmul as mm, modules as mo, training as tr
 
 ROOT = Path(mm.__file__).resolve().parent
 TOL = {torch.float64: dict(rtol=1e-9, atol=1e-10), torch.float32: dict(rtol=1e-4, atol=1e-3)}  # samples go up to 9, and their sums to some hundred
@@ -51,13 +51,13 @@ def by_hand(ours, ours_grad, theirs, x, *others):
 
 def product(f, lists=False):
     def try_(op, a, args, kw):
-        if f in (mm.matmul_numba, mm.matmul_blocked): yield f(a.detach(), *(b.detach() for b in args)), op(a, *args)
+        if f in (mm.matmul_numba, ke.matmul_blocked): yield f(a.detach(), *(b.detach() for b in args)), op(a, *args)
         elif lists: yield f(a.tolist(), args[0].tolist()), (op(*(t if t.is_floating_point() else t.long() for t in (a, *args)))[:, :10*a.shape[1]]).tolist()  # a list without rows has no columns
         else: yield from with_autograd(f, op, a, *args)
     return try_
 for name in ('matmul_loops', 'matmul_numba', 'matmul_elementwise', 'matmul_broadcast', 'matmul_einsum', 'matmul', 'matmul_blocked'):
     for op in ('mm', 'matmul'):
-        case(f'{name}, of {op}', op, dtypes=FLOATS if name in ('matmul_numba', 'matmul_blocked') else WITH_INTS)(product(getattr(mm, name)))
+        case(f'{name}, of {op}', op, dtypes=FLOATS if name in ('matmul_numba', 'matmul_blocked') else WITH_INTS)(product(getattr(mm, name, None) or ke.matmul_blocked))
 case('matmul_lists, of mm', 'mm', dtypes=WITH_INTS)(product(mm.matmul_lists, lists=True))
 
 @case('einsum', 'einsum', dtypes=(*FLOATS, torch.int64))  # sums of bytes stay bytes in ours, as all dtypes do

@@ -5,7 +5,7 @@ lines and magics such as `%%time` may stand among them. `notes.exports` reads th
 """
 import io, re, tokenize
 
-KNOWN = {'default_exp', 'export', 'hide', 'echo', 'code-fold', 'eval', 'fig-alt', 'varies'}
+KNOWN = {'default_exp', 'export', 'hide', 'echo', 'code-summary', 'eval', 'fig-alt', 'varies', 'alone', 'reaches'}
 _line = re.compile(r'\s*#\s*\|')
 _top = re.compile(r'\s*(?:#\s*\||%%\w|$)')
 _mark = re.compile(r'\s*#\s*\|\s*([^\s:]+)\s*:?\s?(.*?)\s*$')
@@ -30,6 +30,10 @@ def comments(source):
     "{number of the line: comment}; each line counts where Python can't tell comments from strings"
     try: return {t.start[0]: t.string for t in tokenize.generate_tokens(io.StringIO(source, newline=None).readline) if t.type == tokenize.COMMENT}
     except (tokenize.TokenError, SyntaxError, ValueError): return dict(enumerate(source.split('\n'), 1))
+
+def folded(source):
+    "Whether a reader sees a cell's code only when they ask for it"
+    return not directives(source).keys().isdisjoint({'code-summary', 'hide'})
 
 def passed_over(source):
     "(number of the line, why) of each directive that nobody obeys"

@@ -11,7 +11,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from directives import directives
+from directives import directives, folded
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, NOTES, BUILD = ROOT/'nbs', ROOT/'notes', ROOT/'_build'
@@ -89,6 +89,13 @@ def fill(nb, outputs):
     for n, (c, o) in enumerate(zip(code_cells(nb), outputs)): c.outputs, c.execution_count = o, n+1
     return nb
 
+def dress(nb):
+    "Write into the metadata of `nb` what its `#|` lines ask of JupyterLab and of Colab: a folded cell"
+    for c in code_cells(nb):
+        for k in ('jupyter', 'cellView'): c.metadata.pop(k, None)
+        if folded(c.source): c.metadata.update(jupyter={'source_hidden': True}, cellView='form')
+    return nb
+
 def run(path, on_cell):
     "Bring `_build/nbs` up to date for one notebook; returns seconds, or None where nothing had to be run"
     cache, fresh = BUILD/'cache'/f'{path.stem}.json', BUILD/'nbs'/path.name
@@ -129,7 +136,7 @@ def main():
             try:
                 took = run(p, lambda: bar.advance(task))
                 if args.store:
-                    nbformat.write(read(BUILD/'nbs'/p.name), p)
+                    nbformat.write(dress(read(BUILD/'nbs'/p.name)), p)
                     subprocess.run([sys.executable, '-c', 'from nbdev.clean import nbdev_clean; nbdev_clean()', str(p)], check=True, cwd=ROOT)
                 table.add_row(p.stem, '–' if took is None else f'{took:.1f}', str(n), 'up to date' if took is None else 'run')
             except CellFailed as e:

@@ -23,8 +23,11 @@ def code_cell(cell, notebook):
     if 'hide' in d or not cell['source']: return []
     tags = cell['metadata'].setdefault('tags', [])
     if d.get('echo') == 'false': tags.append('remove-input')
-    if d.get('code-fold', 'false') != 'false': tags.append('hide-input')
-    if 'fig-alt' in d: cell['metadata']['mystnb'] = {'image': {'alt': d['fig-alt']}}
+    myst = cell['metadata']['mystnb'] = {}
+    if s := d.get('code-summary'):
+        tags.append('hide-input')
+        myst |= {'code_prompt_show': s, 'code_prompt_hide': s}
+    if 'fig-alt' in d: myst['image'] = {'alt': d['fig-alt']}
     if (notebook, cell.get('id')) not in CELLS: return [cell]
     mod, line = CELLS[notebook, cell['id']]
     path = f'notes/{mod.name}.py'
