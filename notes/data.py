@@ -19,18 +19,31 @@ from torch import Tensor
 
 # %% ../nbs/00a_data.ipynb #1b89c405
 def _picture(im):
-    "`im` as matplotlib wants it, (h,w) or (h,w,c); `ValueError` where it isn't an image"
-    im = im.detach().cpu() if isinstance(im, Tensor) else torch.as_tensor(np.asarray(im))
+    "`im` as matplotlib wants it, (h,w) or (h,w,c); `ValueError` where it is none"
+    if not isinstance(im, Tensor): im = torch.as_tensor(np.asarray(im))
+    im = im.detach().cpu()
     n,side = im.numel(),isqrt(im.numel())
     if n and im.ndim==1 and side*side==n: return im.reshape(side,side)
     if n and im.ndim==2: return im
     if n and im.ndim==3 and len(im)==1: return im[0]
     if n and im.ndim==3 and len(im) in (3,4): return im.permute(1,2,0)
-    raise ValueError(f"shape {tuple(im.shape)} is no image: pass (h,w), (c,h,w) with 1, 3 or 4 channels, or a flat square such as (784,)")
+    raise ValueError(f"shape {tuple(im.shape)} is no image: pass (h,w), (c,h,w) with "
+                     "1, 3 or 4 channels, or a flat square such as (784,)")
+
+def _grid(ims, titles, ncols):
+    "Pictures, a title or None for each, rows, columns; `ValueError` if they don't fit"
+    n = len(ims)
+    if n==0 or ncols<1:
+        raise ValueError(f"{n} images in {ncols} columns: pass at least one of each")
+    if titles is not None and len(titles)!=n:
+        raise ValueError(f"{n} images, but {len(titles)} titles: pass one for each")
+    titles = [None]*n if titles is None else titles
+    titles = [t.item() if isinstance(t, Tensor) else t for t in titles]
+    return [_picture(im) for im in ims],titles,-(-n//ncols),min(n,ncols)
 
 # %% ../nbs/00a_data.ipynb #61a5a9b0
 def show_image(
-    im:Tensor, # Image: (h,w), (c,h,w) with 1, 3 or 4 channels, or (h*w,) for a square one
+    im:Tensor, # (h,w), (c,h,w) with 1, 3 or 4 channels, or (h*w,) of a square one
     ax=None, # matplotlib axes to draw in; new ones without
     title:str=None, # Text above it
     cmap:str='gray_r', # matplotlib colour map, for one channel
@@ -53,22 +66,18 @@ def show_images(
     size:float=1., # Width and height of each, in inches
     **kwargs, # Passed on to `show_image`
 ): # The figure
-    "Draw images in a grid; `ValueError` where there are none, or not one title for each"
-    n = len(ims)
-    if n==0 or ncols<1: raise ValueError(f"{n} images in {ncols} columns: pass at least one of each")
-    if titles is not None and len(titles)!=n: raise ValueError(f"{n} images, but {len(titles)} titles: pass one for each")
-    ims,ncols = [_picture(im) for im in ims],min(n,ncols)
-    titles = [t.item() if isinstance(t, Tensor) else t for t in ([None]*n if titles is None else titles)]
+    "Draw images in a grid; `ValueError` if there are none, or not one title for each"
+    ims,titles,nrows,ncols = _grid(ims, titles, ncols)
     import matplotlib.pyplot as plt
-    nrows,h = -(-n//ncols),1.25 if any(t is not None for t in titles) else 1
-    fig,axs = plt.subplots(nrows, ncols, figsize=(ncols*size,nrows*size*h), squeeze=False)
+    h = size*(1.25 if any(t is not None for t in titles) else 1)
+    fig,axs = plt.subplots(nrows, ncols, figsize=(ncols*size,nrows*h), squeeze=False)
     for ax in axs.flat: ax.set_axis_off()
     for im,t,ax in zip(ims,titles,axs.flat): show_image(im, ax, t, **kwargs)
     return fig
 
 # %% ../nbs/00a_data.ipynb #adaa4021
 def _area(n, m):
-    "Matrix (m,n) that scales n pixels to m, each the mean of the stretch that it covers"
+    "Matrix (m,n) that scales n pixels to m, each the mean of what it covers"
     i,j = torch.arange(m)[:,None],torch.arange(n)
     overlap = torch.minimum((i+1)*n, (j+1)*m)-torch.maximum(i*n, j*m)
     return overlap.clamp_min(0).double()/n
@@ -76,11 +85,12 @@ def _area(n, m):
 # %% ../nbs/00a_data.ipynb #9422e8e3
 def _drawing(img, size, box, invert):
     "`img` as float64 ink, (h,w); `ValueError` for what can't be fitted"
-    img = img.detach().cpu() if isinstance(img, Tensor) else torch.as_tensor(np.asarray(img))
+    if not isinstance(img, Tensor): img = torch.as_tensor(np.asarray(img))
     if img.ndim!=2 or not img.numel():
-        raise ValueError(f"shape {tuple(img.shape)} is no picture: pass (h,w), one channel")
-    if not 1<=box<=size: raise ValueError(f"box={box}, size={size}: pass 1 <= box <= size")
-    img = img.double()
+        raise ValueError(f"shape {tuple(img.shape)} is no picture: pass (h,w)")
+    if not 1<=box<=size:
+        raise ValueError(f"box={box}, size={size}: pass 1 <= box <= size")
+    img = img.detach().cpu().double()
     if invert: img = img.max()-img
     if not (img.isfinite().all() and img.min()>=0):
         raise ValueError("pass finite ink, with 0 for paper and more for ink")
@@ -88,8 +98,14 @@ def _drawing(img, size, box, invert):
     return img
 
 # %% ../nbs/00a_data.ipynb #766f705c
-def _offset(ink, size):
-    "Where a digit with `ink` along one axis starts, its centre of mass at `size//2`, within 0 to size"
+def _crop(img):
+    "The rows and columns of `img` from the first to the last above 5% of its maximum"
+    ink = (img>.05*img.max()).nonzero()
+    (t,l),(b,r) = ink.min(0).values.tolist(),ink.max(0).values.tolist()
+    return img[t:b+1,l:r+1]
+
+def _start(ink, size):
+    "Where a digit with `ink` along an axis starts, its centre of mass at `size//2`"
     centre = (ink@torch.arange(len(ink)).double()/ink.sum()).item()
     return min(max(math.floor(size//2-centre+.5+1e-6), 0), size-len(ink))
 
@@ -101,21 +117,18 @@ def fit_digit(
     invert:bool=False, # Is the picture dark on light? Its lightest pixel is then paper
 )->Tensor: # (size*size,) float32 in [0,1), like a row of `get_data`'s images
     "A picture of a digit made as MNIST's were; `ValueError` where it is blank"
-    img = _drawing(img, size, box, invert)
-    ink = (img>.05*img.max()).nonzero()
-    (t,l),(b,r) = ink.min(0).values.tolist(),(ink.max(0).values+1).tolist()
-    k = max(b-t, r-l)
-    rows,cols = (_area(n, max(1, (2*n*box+k)//(2*k))) for n in (b-t,r-l))
-    img = rows @ img[t:b,l:r] @ cols.t()
-    res = torch.zeros(size, size)
-    y,x = (_offset(img.sum(d), size) for d in (1,0))
+    img = _crop(_drawing(img, size, box, invert))
+    k,res = max(img.shape),torch.zeros(size, size)
+    rows,cols = (_area(n, max(1, (2*n*box+k)//(2*k))) for n in img.shape)
+    img = rows @ img @ cols.t()
+    y,x = (_start(img.sum(d), size) for d in (1,0))
     res[y:y+len(img),x:x+img.shape[1]] = img/img.max()*255/256
     return res.flatten()
 
 # %% ../nbs/00a_data.ipynb #fae99619
 @dataclass
 class _Said:
-    "One call in a pickle, noted and not made: its name, its arguments, and the state set afterwards"
+    "One call in a pickle, noted and not made: name, arguments, state set after it"
     name:str
     args:tuple
     state:object = None
@@ -123,23 +136,15 @@ class _Said:
 
 # %% ../nbs/00a_data.ipynb #c2c1b6a2
 class _Unpickler(pickle.Unpickler):
-    "Reads containers, numbers, strings and arrays, the arrays as `_Said`; any other name is an `UnpicklingError`"
-    words = {('numpy.core.multiarray','_reconstruct'), ('numpy.core.numeric','_frombuffer'),
-             ('numpy','ndarray'), ('numpy','dtype'), ('_codecs','encode')}
+    "Reads containers, numbers, strings, and arrays as `_Said`; else `UnpicklingError`"
+    words = {('numpy.core.multiarray','_reconstruct'), ('numpy','ndarray'),
+             ('numpy.core.numeric','_frombuffer'), ('numpy','dtype'),
+             ('_codecs','encode')}
     def find_class(self, module, name):
         if (module.replace('numpy._core','numpy.core'),name) not in self.words:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and an array needs no such thing")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, "
+                                         "and an array needs no such thing")
         return lambda *args: _Said(name, args)
-
-# %% ../nbs/00a_data.ipynb #d906915c
-def _dtype(said):
-    "The dtype that `said` describes: a plain number in either byte order, or `ValueError`"
-    text = lambda o: o.decode('ascii') if isinstance(o, bytes) else o
-    match said:
-        case _Said('dtype', (code,*_), (_,order,None,None,None,*_)): code,order = text(code),text(order)
-        case _: raise ValueError("its dtype is no plain number")
-    if code not in ('f4','f8','u1','i4','i8') or order not in ('<','>','|','='): raise ValueError(f"dtype {order}{code} is not allowed")
-    return np.dtype(order+code)
 
 # %% ../nbs/00a_data.ipynb #22449c63
 def _array(said):
@@ -148,22 +153,40 @@ def _array(said):
         case _Said('_reconstruct', _, (_,shape,dtype,False,data)): pass
         case _Said('_frombuffer', (data,dtype,shape,'C'), None): pass
         case _: raise ValueError("it holds something that is no array in C order")
-    match data:
-        case bytes()|bytearray(): pass
-        case _Said('encode', (str() as text,'latin1'), None): data = text.encode('latin1')
+    return np.frombuffer(_bytes(data), _dtype(dtype)).reshape(shape)
+
+# %% ../nbs/00a_data.ipynb #d906915c
+def _bytes(said):
+    "The bytes of an array, or `ValueError`"
+    match said:
+        case bytes()|bytearray(): return said
+        case _Said('encode', (str() as t,'latin1'), None): return t.encode('latin1')
         case _: raise ValueError("an array's data are no bytes")
-    return np.frombuffer(data, _dtype(dtype)).reshape(shape)
+
+def _dtype(said):
+    "The dtype that `said` describes: a plain number in either byte order"
+    text = lambda o: o.decode('ascii') if isinstance(o, bytes) else o
+    match said:
+        case _Said('dtype', (code,*_), (_,order,None,None,None,*_)): pass
+        case _: raise ValueError("its dtype is no plain number")
+    code,order = text(code),text(order)
+    if code not in ('f4','f8','u1','i4','i8') or order not in ('<','>','|','='):
+        raise ValueError(f"dtype {order}{code} is not allowed")
+    return np.dtype(order+code)
 
 # %% ../nbs/00a_data.ipynb #5565f854
 def _pair(x, y):
-    "Images and labels of one part of the pickle, as tensors"
+    "Images and labels of one part of the pickle, as tensors; `ValueError` out of range"
     x,y = _array(x),_array(y)
-    if x.ndim!=2 or x.shape[1]!=784 or y.shape!=x.shape[:1]: raise ValueError(f"images have shape {x.shape}, labels {y.shape}")
+    if x.ndim!=2 or x.shape[1]!=784 or y.shape!=x.shape[:1]:
+        raise ValueError(f"images have shape {x.shape}, labels {y.shape}")
     if y.dtype.kind not in 'iu' or y.min(initial=0)<0 or y.max(initial=0)>9:
-        raise ValueError(f"labels must be whole numbers from 0 to 9, not {y.dtype} up to {y.max()}")
+        raise ValueError("labels must be whole numbers from 0 to 9, "
+                         f"not {y.dtype} up to {y.max()}")
     x = x.astype(np.float32)
     if not (0<=x.min(initial=0) and x.max(initial=0)<1):
-        raise ValueError(f"pixels must be from 0 to below 1, not from {x.min():g} to {x.max():g}")
+        raise ValueError("pixels must be from 0 to below 1, "
+                         f"not from {x.min():g} to {x.max():g}")
     return torch.from_numpy(x),torch.from_numpy(y.astype(np.int64))
 
 # %% ../nbs/00a_data.ipynb #7a147ed4
@@ -178,69 +201,69 @@ class DataError(RuntimeError):
 
 # %% ../nbs/00a_data.ipynb #8ef16c09
 _NPZ_SHA256 = '4ae3fd71ed4904170e061b522ddb5a6ebebd670045297cfbe93a7d4996886af1'
-
-def _packaged(
-    path=None, # An archive to read in place of the package's own
-)->tuple[Tensor,Tensor,Tensor,Tensor]: # As `get_data`
-    "The four tensors from the file in the package, whose hash is checked first"
-    path = path or Path(find_spec('notes.data').origin).with_name('mnist.npz')
-    fix = ("Install foundation-notes again: pip install --force-reinstall --no-deps foundation-notes. If that doesn't help, "
-           f"{path.parent} shadows the installed package: rename it, or work elsewhere")
-    try: raw = path.read_bytes()
-    except OSError as e: raise DataError(f"{path} can't be read ({e.strerror}). {fix}") from None
-    if hashlib.sha256(raw).hexdigest()!=_NPZ_SHA256: raise DataError(f"{path} is damaged. {fix}")
-    with np.load(io.BytesIO(raw), allow_pickle=False) as d: x,y = (torch.from_numpy(d[o]) for o in ('images','labels'))
-    parts = slice(50_000),slice(50_000,None)
-    return tuple(t for p in parts for t in (x[p].flatten(1).float().div_(256),y[p].long()))
-
-# %% ../nbs/00a_data.ipynb #c698ce92
 _OFFLINE = "Or call get_data() without an address: the digits ship with the package."
 
-def _open(
-    path:Path, # A file in the layout of `mnist.pkl.gz`
-    sha256:str, # The hash that it must have
-    url:str, # Where it came from, for the errors
-)->tuple[Tensor,Tensor,Tensor,Tensor]: # As `get_data`
-    "Check the hash of the whole file; then, from the same bytes, read the tensors"
-    raw = path.read_bytes()
+def _intact(path):
+    "The bytes of the package's archive at `path`, or `DataError`"
+    fix = ("Install foundation-notes again: pip install --force-reinstall --no-deps "
+           f"foundation-notes. If that doesn't help, {path.parent} shadows the "
+           "installed package: rename it, or work elsewhere")
+    try: raw = path.read_bytes()
+    except OSError as e:
+        raise DataError(f"{path} can't be read ({e.strerror}). {fix}") from None
+    if hashlib.sha256(raw).hexdigest()!=_NPZ_SHA256:
+        raise DataError(f"{path} is damaged. {fix}")
+    return raw
+
+def _check_hash(raw, sha256, url):
+    "`DataError` unless the bytes from `url` have this hash"
     got = hashlib.sha256(raw).hexdigest()
-    if got!=sha256: raise DataError(f"{url}: not the file that was expected, so it was not opened. Expected sha256 {sha256}, "
-                                    f"but it is {got}. Try again; if you trust the file, pass its sha256. {_OFFLINE}", again=True)
+    if got!=sha256: raise DataError(
+        f"{url}: not the file that was expected, so it was not opened. Expected sha256 "
+        f"{sha256}, but it is {got}. Try again; if you trust the file, pass its "
+        f"sha256. {_OFFLINE}", again=True)
+
+# %% ../nbs/00a_data.ipynb #5b7c744b
+def _packaged():
+    "`get_data` from the file beside this module"
+    path = Path(find_spec('notes.data').origin).with_name('mnist.npz')
+    with np.load(io.BytesIO(_intact(path)), allow_pickle=False) as d:
+        x,y = (torch.from_numpy(d[o]) for o in ('images','labels'))
+    floats = lambda t: t.flatten(1).float().div_(256)   # memory of their own
+    return floats(x[:50_000]),y[:50_000].long(),floats(x[50_000:]),y[50_000:].long()
+
+# %% ../nbs/00a_data.ipynb #c698ce92
+def _open(path, sha256, url):
+    "The four tensors in the file at `path`, which came from `url`; else `DataError`"
+    raw = path.read_bytes()
+    _check_hash(raw, sha256, url)
     try:
         train,valid,*_ = _Unpickler(gzip.open(io.BytesIO(raw)), encoding='bytes').load()
         return *_pair(*train),*_pair(*valid)
-    except Exception as e: raise DataError(f"{url}: not a safe file in the layout of mnist.pkl.gz: {str(e) or type(e).__name__}. "
-                                           f"Don't use it. {_OFFLINE}") from None
-
-# %% ../nbs/00a_data.ipynb #55b58d6d
-def _place(url, base):
-    "Where fastdownload keeps the file at `url`"
-    from fastdownload.core import FastDownload,urldest
-    try:
-        folder = FastDownload(base=base).cfg.path('archive', default='archive')
-        folder.mkdir(exist_ok=True, parents=True)
-    except (ConfigError,ValueError) as e:
-        why = ' '.join(str(e).split())
-        raise DataError(f"{base}/config.ini is damaged: {why}. Delete it, and it is made anew. {_OFFLINE}") from None
-    dest = urldest(url, folder)
-    if dest.parent!=folder or dest.name=='..': raise ValueError(f"{url} doesn't end in the name of a file: pass the address of a file")
-    return dest
+    except Exception as e:
+        why = str(e) or type(e).__name__
+        raise DataError(f"{url}: not a safe file in the layout of mnist.pkl.gz: {why}. "
+                        f"Don't use it. {_OFFLINE}") from None
 
 # %% ../nbs/00a_data.ipynb #4e91414f
+_DISK = {getattr(errno, o, None) for o in
+         ('ENOSPC','EDQUOT','EROFS','EACCES','EPERM','EFBIG','EIO')}-{None}
+
 def _trouble(url, e, timeout):
     "The error `e`, met on the way to `url`, as a `DataError`"
     why,again = getattr(e, 'reason', e),not url.startswith('file:')
-    if isinstance(e, HTTPError): why,again = f"the server answers {e.code}",e.code in (408,425,429) or e.code>=500
-    elif 'ContentTooShortError' in repr(e): why = "the connection closed before the whole file had come"
+    if isinstance(e, HTTPError):
+        why = f"the server answers {e.code}"
+        again = e.code in (408,425,429) or e.code>=500
+    elif 'ContentTooShortError' in repr(e): # fastcore raises it without importing it
+        why = "the connection closed before the whole file had come"
     elif isinstance(why, TimeoutError): why = f"nothing came for {timeout:g} seconds"
     elif isinstance(why, FileNotFoundError): why = "there is no such file"
-    return DataError(f"{url}: {str(why) or type(why).__name__}. Check the address and the network. {_OFFLINE}", again)
-
-# %% ../nbs/00a_data.ipynb #00990aa8
-_DISK = {getattr(errno, o, None) for o in ('ENOSPC','EDQUOT','EROFS','EACCES','EPERM','EFBIG','EIO')}-{None}
+    why = f"{str(why) or type(why).__name__}. Check the address and the network"
+    return DataError(f"{url}: {why}. {_OFFLINE}", again)
 
 def _save(url, path, timeout, progress):
-    "Fetch `url` into `path`: trouble on the way is a `DataError`, trouble with the disk an `OSError`"
+    "Fetch `url` into `path`; what is wrong with the disk stays an `OSError`"
     from fastdownload.core import urlsave
     from tqdm import tqdm
     with tqdm(desc=path.stem, unit='B', unit_scale=True, disable=not progress) as bar:
@@ -254,7 +277,7 @@ def _save(url, path, timeout, progress):
 
 # %% ../nbs/00a_data.ipynb #5056ec5f
 def _fetch(url, dest, sha256, timeout, retries, progress):
-    "Fetch and open `url`, trying again where that may help; the file stands at `dest` only if all went well"
+    "The tensors at `url`, with `retries` where they may help; kept at `dest` if good"
     part = dest.with_name(dest.name+'.unchecked')
     for i in range(retries+1):
         try:
@@ -267,9 +290,30 @@ def _fetch(url, dest, sha256, timeout, retries, progress):
             time.sleep(.5*2**i)
         finally: part.unlink(missing_ok=True)
 
+# %% ../nbs/00a_data.ipynb #55b58d6d
+def _place(url, base):
+    "Where fastdownload keeps the file at `url`; its folder is made here, not at import"
+    from fastdownload.core import FastDownload,urldest
+    try: # The default is for two at once: one may find the other's config still empty
+        folder = FastDownload(base=base).cfg.path('archive', default='archive')
+        folder.mkdir(exist_ok=True, parents=True)
+    except (ConfigError,ValueError) as e:
+        why = ' '.join(str(e).split())
+        raise DataError(f"{base}/config.ini is damaged: {why}. Delete it, and it is "
+                        f"made anew. {_OFFLINE}") from None
+    dest = urldest(url, folder)
+    if dest.parent!=folder or dest.name=='..':
+        raise ValueError(f"{url} doesn't end in the name of a file: pass one that does")
+    return dest
+
+def _no_folder(base, e):
+    "The disk's error `e` as a `DataError`"
+    return DataError(f"the cache in {base} can't be used: {e}. Free space, make it "
+                     f"writable, or pass base='a folder of yours'. {_OFFLINE}")
+
 # %% ../nbs/00a_data.ipynb #0688a584
 def _cached(dest, sha256):
-    "The tensors from the file at `dest`, or None where it is missing or not what it should be"
+    "The tensors from the file at `dest`, or None unless it is there and good"
     try: return _open(dest, sha256, str(dest))
     except (DataError,FileNotFoundError): return None
 
@@ -284,26 +328,36 @@ def _download(url, sha256, base, timeout, retries, progress):
             if tensors := _cached(dest, sha256): return tensors
             dest.unlink(missing_ok=True)
             return _fetch(url, dest, sha256, timeout, retries, progress)
-    except OSError as e:
-        raise DataError(f"the cache in {base} can't be used: {e}. Free space, make it writable, or pass base='a folder of yours'. {_OFFLINE}") from None
+    except OSError as e: raise _no_folder(base, e) from None
+
+# %% ../nbs/00a_data.ipynb #eb46cbfe
+def _check_request(url, sha256, timeout, retries):
+    "`ValueError` for arguments of `get_data` that make no sense"
+    if urlsplit(url).scheme not in ('http','https','file'):
+        raise ValueError(f"{url!r} is no http, https or file address: for a path, pass "
+                         "Path(…).absolute().as_uri()")
+    if len(sha256)!=64 or set(sha256)-set('0123456789abcdef'):
+        raise ValueError(f"{sha256!r} is no sha256: pass 64 hexadecimal digits")
+    if not timeout>0 or retries<0:
+        raise ValueError(f"timeout={timeout} and retries={retries}: pass a timeout "
+                         "above 0, and no fewer than 0 retries")
 
 # %% ../nbs/00a_data.ipynb #71160328
-MNIST_URL = 'https://github.com/mnielsen/neural-networks-and-deep-learning/raw/master/data/mnist.pkl.gz'
+MNIST_URL = ('https://github.com/mnielsen/neural-networks-and-deep-learning/raw/master/'
+             'data/mnist.pkl.gz')
 MNIST_SHA256 = 'f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416'
 
 # %% ../nbs/00a_data.ipynb #cb36e431
 def get_data(
-    url:str=None, # Address of a file in the layout of `mnist.pkl.gz`, such as `MNIST_URL`; without one, the file in the package
+    url:str=None, # A file's address, such as `MNIST_URL`; without one, the package's file
     sha256:str=MNIST_SHA256, # What the whole file must hash to before it is opened
     timeout:float=30., # Seconds of silence before a try counts as failed
     retries:int=2, # Further tries, where they may help
-    base:str='~/.fastdownload', # fastdownload's folder; the `config.ini` in it says where its cache is
+    base:str='~/.fastdownload', # fastdownload's folder; `config.ini` there: the cache's
     progress:bool=True, # Show on stderr how far a download is?
-)->tuple[Tensor,Tensor,Tensor,Tensor]: # `x_train`, `y_train`, `x_valid`, `y_valid`: images (n,784) float32 in [0,1), labels (n,) int64
-    "MNIST's 60,000 training images, the last 10,000 of them for validation; `DataError` where they can't be had"
+)->tuple[Tensor,Tensor,Tensor,Tensor]: # x_train, y_train, x_valid, y_valid
+    "MNIST: images (n,784), float32 in [0,1), labels (n,) int64; `DataError` without"
     if url is None: return _packaged()
     url,sha256 = str(url),sha256.lower()
-    if urlsplit(url).scheme not in ('http','https','file'): raise ValueError(f"{url!r} is no http, https or file address: for a path, pass Path(…).absolute().as_uri()")
-    if len(sha256)!=64 or set(sha256)-set('0123456789abcdef'): raise ValueError(f"{sha256!r} is no sha256: pass 64 hexadecimal digits")
-    if not timeout>0 or retries<0: raise ValueError(f"timeout={timeout} and retries={retries}: pass a timeout above 0, and no fewer than 0 retries")
+    _check_request(url, sha256, timeout, retries)
     return _download(url, sha256, base, timeout, retries, progress)
