@@ -349,7 +349,7 @@ MNIST_SHA256 = 'f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416
 
 # %% ../nbs/00a_data.ipynb #cb36e431
 def get_data(
-    url:str=None, # A file's address, such as `MNIST_URL`; without one, the package's file
+    url:str=None, # A file's address, such as `MNIST_URL`; without, the package's file
     sha256:str=MNIST_SHA256, # What the whole file must hash to before it is opened
     timeout:float=30., # Seconds of silence before a try counts as failed
     retries:int=2, # Further tries, where they may help
