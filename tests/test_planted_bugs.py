@@ -7,7 +7,7 @@ import pytest
 from project import ROOT
 
 FC, MM, EX, DA, TR, CV, LE, CA, CK = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints'))
-MO, KE = ('modules', 'test_modules.py'), ('kernel', 'test_matmul.py')
+MO, KE = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
