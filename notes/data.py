@@ -31,7 +31,7 @@ def _picture(im):
                      "1, 3 or 4 channels, or a flat square such as (784,)")
 
 def _grid(ims, titles, ncols):
-    "Pictures, a title or None for each, rows, columns; `ValueError` if they don't fit"
+    "A title or None for each image, rows, columns; `ValueError` if they don't fit"
     n = len(ims)
     if n==0 or ncols<1:
         raise ValueError(f"{n} images in {ncols} columns: pass at least one of each")
@@ -39,7 +39,8 @@ def _grid(ims, titles, ncols):
         raise ValueError(f"{n} images, but {len(titles)} titles: pass one for each")
     titles = [None]*n if titles is None else titles
     titles = [t.item() if isinstance(t, Tensor) else t for t in titles]
-    return [_picture(im) for im in ims],titles,-(-n//ncols),min(n,ncols)
+    for im in ims: _picture(im)
+    return titles,-(-n//ncols),min(n,ncols)
 
 # %% ../nbs/00a_data.ipynb #61a5a9b0
 def show_image(
@@ -67,7 +68,7 @@ def show_images(
     **kwargs, # Passed on to `show_image`
 ): # The figure
     "Draw images in a grid; `ValueError` if there are none, or not one title for each"
-    ims,titles,nrows,ncols = _grid(ims, titles, ncols)
+    titles,nrows,ncols = _grid(ims, titles, ncols)
     import matplotlib.pyplot as plt
     h = size*(1.25 if any(t is not None for t in titles) else 1)
     fig,axs = plt.subplots(nrows, ncols, figsize=(ncols*size,nrows*h), squeeze=False)

@@ -603,6 +603,7 @@ def test_show_images(plt):
     assert [len(a.images) for a in fig.axes] == [1]*7+[0]*2 and not any(a.axison for a in fig.axes)
     assert len(data.show_images([torch.rand(4), np.zeros((2, 3))]).axes) == 2
     assert data.show_images(torch.rand(1, 4, 4), titles=['é']).axes[0].get_title() == 'é'
+    assert [a.images[0].get_array().shape for a in data.show_images(torch.rand(2, 3, 4, 5)).axes] == [(4, 5, 3)]*2
 
 def test_show_images_errors(plt):
     for args, kw in (((torch.rand(3, 4), [1, 2]), {}), (([],), {}), ((torch.rand(3, 4),), dict(ncols=0))):
