@@ -46,6 +46,7 @@ $(READY): requirements.txt settings.ini setup.py pyproject.toml
 	@$(BIN)/python -c "open('$(READY)', 'w')"
 
 export: $(READY)
+	@$(BIN)/python tools/repository.py
 	@$(BIN)/nbdev-export
 
 run: export

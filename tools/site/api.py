@@ -1,14 +1,20 @@
 "What the generated modules hold, read from their text, and a page of markdown for each of them"
-import ast, importlib, inspect, json, re
+import ast, importlib, inspect, json, re, sys
 from pathlib import Path
 try: import tomllib
 except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['project']
-REPO = PROJECT['urls']['Repository'].rstrip('/')  # every link of the site to the repository is made from this one
+sys.path.append(str(ROOT/'tools'))
+import repository
+REPO, KNOWN = repository.REPO, repository.known()  # every link of the site to the repository is made here, or not made
 OWNER, NAME = REPO.split('/')[-2:]
 BLOB = f'{REPO}/blob/main'
+
+def link(text, path):
+    "Markdown of a link to a file of the repository, or the text alone"
+    return f'[{text}]({BLOB}/{path})' if KNOWN else text
 
 class Module:
     "A module of `notes`: its notebook, and for each cell and each definition where it stands"
@@ -83,9 +89,9 @@ def _signature(obj, module):
 def page(mod):
     "Markdown of the API page of `mod`"
     obj = importlib.import_module(f'notes.{mod.name}')
-    nb = f'../{mod.notebook}'
+    nb, path = f'../{mod.notebook}', f'notes/{mod.name}.py'
     out = [f'# notes.{mod.name}', '', f'> {mod.doc}', '', f'```{{py:module}} notes.{mod.name}', '```', '',
-           f'Made by the notebook [{mod.notebook}]({nb}.ipynb). In the repository: [notes/{mod.name}.py]({BLOB}/notes/{mod.name}.py).', '']
+           f'Made by the notebook [{mod.notebook}]({nb}.ipynb). In the repository: {link(path, path)}.', '']
     order = sorted(mod.public, key=lambda n: [mod.names.get('.'.join(n.split('.')[:i+1]), (0,))[0] for i in range(n.count('.')+1)])
     for name in order:
         o = obj
@@ -95,6 +101,6 @@ def page(mod):
         if kind == 'property': o = o.fget
         if kind == 'data': head, body = [name, f':value: {json.dumps(repr(o))}'], []
         else: head, body = [name+('' if kind == 'property' else _signature(o, obj))], [inspect.getdoc(o) or '', '', *_table(o, obj)]
-        links = f'<a href="{nb}.html#cell-{mod.names[name][2]}">in the notebook</a> · <a href="{mod.source(name)}">source</a>'
+        links = f'<a href="{nb}.html#cell-{mod.names[name][2]}">in the notebook</a>'+(f' · <a href="{mod.source(name)}">source</a>' if KNOWN else '')
         out += [f'````{{py:{kind}}} '+'\n'.join(head), '', *body, f'<p class="api-links">{links}</p>', '', '````', '']
     return '\n'.join(out)

@@ -28,10 +28,10 @@ def landing(readme, notebooks, modules, costs=False):
     def link(m):
         target = m[2]
         if re.match(r'[a-z]+:|#', target): return m[0]
-        if nb := re.match(r'nbs/(\w+\.ipynb)', target): return f'{m[1]}{target[4:]}{m[3]}' if nb[1] in notebooks else m[0]
-        return f'{m[1]}{api.BLOB}/{target}{m[3]}'
+        if nb := re.match(r'nbs/(\w+\.ipynb)', target): return f'[{m[1]}]({target[4:]})' if nb[1] in notebooks else m[0]
+        return api.link(m[1], target)
     text = re.sub(r'\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)|!\[[^\]]*\]\(https?:[^)]*\)', '', readme)
-    text = re.sub(r'(\]\()([^)\s]+)(\))', link, text)
+    text = re.sub(r'\[([^\]]*)\]\(([^)\s]+)\)', link, text)
     series = '\n'.join(f"{re.match('[0-9]+[a-z]?', n)[0]} · {title} <{n[:-6]}>" for n, title in notebooks.items())
     tree = '\n```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n'
     api_pages = '\n'.join(f'api/{m.name}' for m in modules)

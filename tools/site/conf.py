@@ -9,7 +9,7 @@ import api
 project, author = api.NAME, api.PROJECT['authors'][0]['name']
 html_title = project
 smartquotes = False  # quotes are code as often as not
-html_baseurl = f'https://{api.OWNER}.github.io/{api.NAME}/'
+html_baseurl = f'https://{api.OWNER}.github.io/{api.NAME}/' if api.KNOWN else ''
 extensions = ['myst_nb', 'sphinx_copybutton', 'ext']
 needs_sphinx = '8.1'
 language, highlight_language = 'en', 'python'
@@ -45,11 +45,11 @@ add_module_names = False
 copybutton_exclude = '.linenos, .gp, .go'
 copybutton_selector = 'div.cell_input div.highlight pre, div[class*="highlight-"] div.highlight pre'
 html_theme_options = {
-    'repository_url': api.REPO,
+    **({'repository_url': api.REPO} if api.KNOWN else {}),
     'use_download_button': False, 'use_fullscreen_button': False,
     'navbar_start': [], 'navbar_persistent': [],  # one search box, not two
     'show_toc_level': 2, 'show_navbar_depth': 1,
     'pygments_light_style': 'a11y-high-contrast-light', 'pygments_dark_style': 'a11y-high-contrast-dark',
     'footer_content_items': [], 'logo': {'text': project},
-    'icon_links': [{'name': 'The repository', 'url': api.REPO, 'icon': 'fa-brands fa-github'}],
+    'icon_links': [{'name': 'The repository', 'url': api.REPO, 'icon': 'fa-brands fa-github'}] if api.KNOWN else [],
 }

@@ -14,7 +14,6 @@ MODULES = api.modules()
 # `name`, `module.name`, `notes.module.name`, `Class.method` -> (module, name)
 NAMES = {key: (m, n) for m in reversed(MODULES) for n in m.public for key in (n, f'{m.name}.{n}', f'notes.{m.name}.{n}')}
 CELLS = {(m.notebook, cell): (m, line) for m in MODULES for cell, line in m.cells.items()}
-COLAB = f'https://colab.research.google.com/github/{api.OWNER}/{api.NAME}/blob/main/nbs/'
 
 def code_cell(cell, notebook):
     "The cells that stand for one code cell on the page"
@@ -31,7 +30,8 @@ def code_cell(cell, notebook):
     if (notebook, cell.get('id')) not in CELLS: return [cell]
     mod, line = CELLS[notebook, cell['id']]
     path = f'notes/{mod.name}.py'
-    label = f'<p class="exported" id="cell-{cell["id"]}"><a href="{api.BLOB}/{path}#L{line}" title="Line {line} of the module">{path}</a></p>'
+    label = f'<a href="{api.BLOB}/{path}#L{line}" title="Line {line} of the module">{path}</a>' if api.KNOWN else f'<span>{path}</span>'
+    label = f'<p class="exported" id="cell-{cell["id"]}">{label}</p>'
     return [{'cell_type': 'markdown', 'id': f'label-{cell["id"]}', 'metadata': {}, 'source': label}, cell]
 
 def summary(m):
@@ -44,7 +44,7 @@ def markdown(source):
     "Markdown of a cell: one-line summaries done, and links out of nbs/ made into links to the first page or the repository"
     source = re.sub(r'<summary>(.+?)</summary>', summary, source)
     source = re.sub(r'\]\(\.\./README\.md', '](index.md', source)
-    return re.sub(r'\]\(\.\./', f']({api.BLOB}/', source)
+    return re.sub(r'\[([^\]]*)\]\(\.\./([^)\s]*)\)', lambda m: api.link(*m.groups()), source)
 
 def read_source(app, docname, source):
     if not str(app.env.doc2path(docname)).endswith('.ipynb'): return
@@ -93,11 +93,13 @@ def page_context(app, pagename, templatename, context, doctree):
     if not context.get('sourcename', '').endswith('.ipynb'): return
     context['body'] = link_code(context['body'], doctree, context['pathto'])
     button = lambda text, url, icon, tip: {'type': 'link', 'text': text, 'url': url, 'icon': icon, 'tooltip': tip}
-    context['header_buttons'][:0] = [
-        button('Colab', f'{COLAB}{pagename}.ipynb', '_static/images/logo_colab.png', 'Open in Colab'),
+    colab, nb = f'https://colab.research.google.com/github/{api.OWNER}/{api.NAME}', f'nbs/{pagename}.ipynb'
+    buttons = [
+        button('Colab', f'{colab}/blob/main/{nb}', '_static/images/logo_colab.png', 'Open in Colab'),
         button('Notebook', f'{context["pathto"]("_sources", 1)}/{context["sourcename"]}', 'fas fa-download', 'Download the notebook'),
-        button('Source', f'{api.BLOB}/nbs/{pagename}.ipynb', 'fab fa-github', 'The notebook in the repository'),
-        button('Edit', f'{api.REPO}/edit/main/nbs/{pagename}.ipynb', 'fas fa-pencil-alt', 'Suggest a change')]
+        button('Source', f'{api.BLOB}/{nb}', 'fab fa-github', 'The notebook in the repository'),
+        button('Edit', f'{api.REPO}/edit/main/{nb}', 'fas fa-pencil-alt', 'Suggest a change')]
+    context['header_buttons'][:0] = buttons if api.KNOWN else buttons[1:2]
 
 def set_output_folder(app):
     "Pictures that myst-nb writes out go into the build folder, not beside the site"
