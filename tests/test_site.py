@@ -244,7 +244,7 @@ def find_browser():
               *(f'{d}/{n}' for d in programs if d for n in ('Google/Chrome/Application/chrome.exe', 'Microsoft/Edge/Application/msedge.exe'))]
     return next((p for p in places if p and Path(p).exists()), None)
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')  # tests/test_front.py has one too, and a process can have one at a time
 def browser():
     if not (path := find_browser()):
         why = 'no Chromium-family browser found (CHROME may name one): the site was not checked in a browser'

@@ -39,16 +39,18 @@ def landing(readme, notebooks, modules, costs=False):
 
 def assemble(nbs):
     "Put together the folder that Sphinx reads"
-    import api, json, measured
-    mods, titles, kept, costs = api.modules(), {}, set(), bool(measured.results())  # no page before there are figures
+    import api, front, json, measured, seriesmap
+    mods, titles, parsed, kept, costs = api.modules(), {}, {}, set(), bool(measured.results())  # no page before there are figures
     for name in sorted(p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb')):
         p = nbs/name
         if not p.exists(): sys.exit(f'{name} has not been run: call tools/run.py first, or give --stored')
         text = p.read_text(encoding='utf-8')
-        titles[p.name] = re.search(r'^# (.+)$', ''.join(json.loads(text)['cells'][0]['source']), re.M)[1]
+        parsed[p.stem] = json.loads(text)
+        titles[p.name] = re.search(r'^# (.+)$', ''.join(parsed[p.stem]['cells'][0]['source']), re.M)[1]
         kept.add(write(SRC/p.name, text))
     kept |= {write(SRC/'api'/f'{m.name}.md', api.page(m)) for m in mods}
-    kept.add(write(SRC/'index.md', landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs)))
+    first = landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs)
+    kept.add(write(SRC/'index.md', seriesmap.fill(front.fill(first), parsed)))
     if costs:
         kept.add(write(SRC/'measured.md', measured.page()))
         kept |= {write(SRC/'measured'/name, text) for name, text in measured.pictures().items()}
@@ -71,7 +73,7 @@ def main():
     ap.add_argument('--stored', action='store_true', help="use the outputs stored in nbs/")
     nbs, start = ROOT/'nbs' if ap.parse_args().stored else BUILD/'nbs', time.perf_counter()
     tools = digest([*sorted(p for p in HERE.rglob('*') if p.is_file() and '__pycache__' not in p.parts),
-                    HERE.parent/'directives.py', ROOT/'requirements.txt', ROOT/'pyproject.toml'])
+                    *(HERE.parent/f'{m}.py' for m in ('directives', 'heads', 'repository')), ROOT/'requirements.txt', ROOT/'pyproject.toml'])
     key = tools+digest([*sorted(nbs.glob('*.ipynb')), *sorted((ROOT/'notes').glob('*.py')), ROOT/'README.md',
                         *sorted((ROOT/'bench').glob('*.py')), *sorted((ROOT/'bench'/'results').glob('*.json'))])
     old = KEY.read_text() if KEY.exists() else ''

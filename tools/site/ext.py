@@ -90,6 +90,10 @@ def page_context(app, pagename, templatename, context, doctree):
         base = f'/{api.NAME}/'
         context['metatags'] += (f'<base href="{base}"><script>if(!location.pathname.startsWith("{base}"))document.querySelector("base").setAttribute("href","/");'
             'addEventListener("load",()=>document.querySelectorAll("a[href^=\'#\']").forEach(a=>a.href=location.pathname+a.hash))</script>')
+    if 'class="series"' in context.get('body', ''): app.add_css_file('map.css')  # the first page
+    if 'class="digits"' in context.get('body', ''):
+        app.add_css_file('front.css')
+        for name in ('digits.js', 'front.js'): app.add_js_file(name, defer='defer')
     if not context.get('sourcename', '').endswith('.ipynb'): return
     context['body'] = link_code(context['body'], doctree, context['pathto'])
     button = lambda text, url, icon, tip: {'type': 'link', 'text': text, 'url': url, 'icon': icon, 'tooltip': tip}
