@@ -16,7 +16,7 @@ def draw(made):
     return f'''## Draw a digit, and a network reads it
 
 Every part of the network that reads it is built in this series, [gradients](02_fully_connected.ipynb), [optimiser](03_minibatch_training.ipynb) and [convolutions](04_convolutions.ipynb), and these parts trained it: no
-autograd, no other library's layers. It reads {right} of ten thousand digits right that it wasn't trained on. What it makes of your hand stays on this page.
+autograd, no other library's layers. It reads {right} of ten thousand digits right that it wasn't trained on. Nothing that you draw leaves this page.
 
 ''' + raw(f'''<div class="digits">
 <div class="paper">
