@@ -108,8 +108,10 @@ def test_directives_are_obeyed(name):
         if body and 'hide' not in d and d.get('echo') != 'false': expected.append(body)
         if 'hide' in d and len(body) > 20: assert body not in code
     assert code == expected
-    folded = [b for b in page.having('hide') if b['tag'] == 'details']
-    assert len(folded) == sum('code-fold' in directives(src(c)) for c in notebook(name)['cells'] if c['cell_type'] == 'code')
+    sentences = [d['code-summary'] for c in notebook(name)['cells'] if c['cell_type'] == 'code' and 'code-summary' in (d := directives(src(c))) and 'hide' not in d]
+    blocks = [(b, following) for b, following in zip(page.blocks, page.blocks[1:]) if b['tag'] == 'details' and b['attrs'].get('class') == 'hide']
+    assert [s['text'] for _, s in blocks] == sentences and all(s['tag'] == 'summary' and not s['attrs'] for _, s in blocks)
+    assert 'Show the code' not in ''.join(b['text'] for b in page.blocks if b['tag'] == 'summary')
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
 def test_exported_cells_are_labelled_with_the_line_they_became(name):
@@ -172,19 +174,20 @@ def prepared():
 
 def test_cells_become(prepared):
     cells = prepared(('markdown', '# T\n\n> p'), ('code', '#| hide\nsecret'), ('code', '#| default_exp x'), ('code', '#| echo: false\n1'),
-                     ('code', '#|code-fold: true\n#| varies: numbers, picture\n#| fig-alt: A "line" & more.\nplot()'), ('code', 's = """\n#| export\n"""'))
+                     ('code', '#|code-summary: How it is drawn\n#| varies: numbers, picture\n#| fig-alt: A "line" & more.\nplot()'), ('code', 's = """\n#| export\n"""'))
     assert [c['source'] for c in cells[1:]] == ['1', 'plot()', 's = """\n#| export\n"""']
     assert cells[1]['metadata']['tags'] == ['remove-input']
-    assert cells[2]['metadata'] == {'tags': ['hide-input'], 'mystnb': {'image': {'alt': 'A "line" & more.'}}}
+    assert cells[2]['metadata'] == {'tags': ['hide-input'], 'mystnb': {'code_prompt_show': 'How it is drawn', 'image': {'alt': 'A "line" & more.'}}}
 
 @pytest.mark.parametrize('mark', ['#| {}', '#|{}', '# | {}', '  #\t|  {}', '\n\n#| {}', '#| varies: text\n\n#| {}', '#| {}\n'])
 def test_a_mark_is_read_as_nbdev_reads_it(prepared, mark):
     "As after black, under blank lines, among others: the runner and the exporter read the same cell so"
-    cells = prepared(('markdown', '# T'), *(('code', mark.format(m)+'\nf()') for m in ('hide', 'echo: false', 'code-fold: true', 'code-fold', 'code-fold: false')))
-    assert [(c['source'], c['metadata'].get('tags')) for c in cells[1:]] == [('f()', ['remove-input']), ('f()', ['hide-input']), ('f()', ['hide-input']), ('f()', [])]
+    cells = prepared(('markdown', '# T'), *(('code', mark.format(m)+'\nf()') for m in ('hide', 'echo: false', 'code-summary: A sentence', 'code-summary:', 'code-summary: true')))
+    assert [(c['source'], c['metadata'].get('tags')) for c in cells[1:]] == [('f()', ['remove-input']), ('f()', ['hide-input']), ('f()', []), ('f()', [])]
+    assert cells[2]['metadata']['mystnb'] == {'code_prompt_show': 'A sentence'}
 
 def test_what_is_no_mark_stays(prepared):
-    cells = prepared(('markdown', '# T'), ('code', '%%time\n#| code-fold: true\nf()'), ('code', 'x\n#| hide'), ('code', '##| hide\nx'), ('code', '#| echo: true\ns = "a\u2028#| b\fc"'))
+    cells = prepared(('markdown', '# T'), ('code', '%%time\n#| code-summary: A sentence\nf()'), ('code', 'x\n#| hide'), ('code', '##| hide\nx'), ('code', '#| echo: true\ns = "a\u2028#| b\fc"'))
     assert [c['source'] for c in cells[1:]] == ['%%time\nf()', 'x\n#| hide', '##| hide\nx', 's = "a\u2028#| b\fc"']
     assert cells[1]['metadata']['tags'] == ['hide-input']
 

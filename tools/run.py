@@ -11,7 +11,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from directives import directives, folded
+from directives import directives, metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, NOTES, BUILD = ROOT/'nbs', ROOT/'notes', ROOT/'_build'
@@ -93,7 +93,7 @@ def dress(nb):
     "Write into the metadata of `nb` what its `#|` lines ask of JupyterLab and of Colab: a folded cell"
     for c in code_cells(nb):
         for k in ('jupyter', 'cellView'): c.metadata.pop(k, None)
-        if folded(c.source): c.metadata.update(jupyter={'source_hidden': True}, cellView='form')
+        c.metadata.update(metadata(c.source))
     return nb
 
 def run(path, on_cell):

@@ -20,7 +20,6 @@ nb_execution_mode = 'off'
 nb_merge_streams = True
 nb_render_markdown_format = 'myst'
 nb_ipywidgets_js = {}
-nb_code_prompt_show, nb_code_prompt_hide = 'Show the code', 'Hide the code'
 myst_enable_extensions = ['dollarmath', 'amsmath']
 myst_dmath_allow_space = False
 myst_dmath_double_inline = True

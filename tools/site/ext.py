@@ -6,6 +6,7 @@ become links; each notebook gets its buttons (Colab, download, source).
 import json, re
 from html import escape
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.addnodes import pending_xref
 import api
 from directives import code_of, directives
@@ -26,7 +27,7 @@ def code_cell(cell, notebook):
     myst = cell['metadata']['mystnb'] = {}
     if s := d.get('code-summary'):
         tags.append('hide-input')
-        myst |= {'code_prompt_show': s, 'code_prompt_hide': s}
+        myst['code_prompt_show'] = s
     if 'fig-alt' in d: myst['image'] = {'alt': d['fig-alt']}
     if (notebook, cell.get('id')) not in CELLS: return [cell]
     mod, line = CELLS[notebook, cell['id']]
@@ -99,11 +100,18 @@ def page_context(app, pagename, templatename, context, doctree):
         button('Source', f'{api.BLOB}/nbs/{pagename}.ipynb', 'fab fa-github', 'The notebook in the repository'),
         button('Edit', f'{api.REPO}/edit/main/nbs/{pagename}.ipynb', 'fas fa-pencil-alt', 'Suggest a change')]
 
+def open_fold(self, node):
+    "A folded cell under its sentence; MyST-NB has two for it, which a screen reader hears as “Toggle hidden content”"
+    self.body.append(f'<details class="hide"><summary>{escape(node["prompt_show"], quote=False)}</summary>\n')
+
+def close_fold(self, node): self.body.append('</details>\n')
+
 def set_output_folder(app):
     "Pictures that myst-nb writes out go into the build folder, not beside the site"
     app.env.mystnb_config = app.env.mystnb_config.copy(output_folder=str(api.ROOT/'_build'/'site-output'))
 
 def setup(app):
+    app.add_node(HideCodeCellNode, override=True, html=(open_fold, close_fold))
     app.connect('builder-inited', set_output_folder, priority=900)
     app.connect('source-read', read_source)
     app.connect('doctree-read', link_names)
