@@ -98,6 +98,13 @@ def test_no_network(run_cells):
 @pytest.mark.parametrize('rule', lint.RULES, ids=lambda r: r.__name__)
 def test_rules(path, rule): none(lint.broken(read(path), path, [rule]), f"{path.name}: {rule.__doc__}")
 
+def test_terms():
+    "Each is marked once, and the words that readers look for are among them"
+    sys.path.append(str(ROOT/'tools'/'site'))
+    import glossary
+    found = {t.lower() for t in glossary.collect({p.stem: read(p) for p in PATHS})}
+    none([t for t in ('gradient', 'autograd', 'learning rate', 'epoch', 'overfitting', 'regularisation', 'test set', 'iqr') if t not in found], "No notebook marks these as <dfn>term</dfn>")
+
 @each
 def test_light_enough_to_read(path):
     n = count.count(read(path))

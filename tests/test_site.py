@@ -9,12 +9,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, TOOL, BUILD = ROOT/'_docs', ROOT/'tools'/'site', ROOT/'_build'
 sys.path.insert(0, str(TOOL))
-import api
+import api, glossary
 from directives import code_of, directives
 
 NOTEBOOKS = sorted(p.stem for p in (ROOT/'nbs').glob('[0-9]*.ipynb'))
 MODULES = {m.name: m for m in api.modules()}
-PAGES = ['index', *(['measured'] if [*(ROOT/'bench'/'results').glob('*.json')] else []), *NOTEBOOKS, *(f'api/{m}' for m in MODULES)]
+TERMS = glossary.collect({n: json.loads((ROOT/'nbs'/f'{n}.ipynb').read_text(encoding='utf-8')) for n in NOTEBOOKS})
+PAGES = ['index', *(['glossary'] if TERMS else []), *(['measured'] if [*(ROOT/'bench'/'results').glob('*.json')] else []), *NOTEBOOKS, *(f'api/{m}' for m in MODULES)]
 PREFIX = f'/{api.NAME}/'  # as on Pages
 VOID = set('area base br col embed hr img input link meta source track wbr'.split())
 
@@ -157,6 +158,39 @@ def test_title_and_subtitle(name):
     assert next(b['text'] for b in page.blocks if b['tag'] == 'h1' and 'article' in b['inside']).rstrip('#') == title.replace('`', '')
     assert len(page.having('subtitle')) == 1
     assert page.having('subtitle')[0]['text'].strip()[:20] == promise.replace('`', '')[:20]
+
+def test_the_glossary_has_every_term_and_leads_to_its_place():
+    assert TERMS, "no notebook marks a <dfn>term</dfn>"
+    page = read('glossary')
+    entries = [b['text'].rstrip('#') for b in page.blocks if b['tag'] == 'dt']
+    assert entries == sorted(TERMS, key=str.lower)
+    for (term, (nb, _)), text in zip(sorted(TERMS.items(), key=lambda t: t[0].lower()), [b['text'] for b in page.blocks if b['tag'] == 'dd'], strict=True):
+        assert f'{nb}.html#{glossary.slug(term)}' in page.links and glossary.slug(term) in read(nb).ids
+        assert len(text.split()) > 5 and '$' not in text and '`' not in text
+
+# ---- The glossary by itself
+
+@pytest.mark.parametrize('markdown,sentence', [
+    ('First, e.g. this. The <dfn>loss</dfn> of $x. Y$ (see [A. b](x.y. Z)) is `a. B`. Another.', 'The **loss** of $x. Y$ (see [A. b](x.y. Z)) is `a. B`.'),
+    ('A <dfn>loss</dfn>, as\nY. Bengio says, is 0.5\nor so! Next', 'A **loss**, as Y. Bengio says, is 0.5 or so!'),
+    ('Words\n\n- One thing.\n- The <dfn>loss</dfn> is another\n\nMore', 'The **loss** is another'),
+    ('It is\n\nThe <dfn>loss</dfn> is\n\n$$a\n= b$$\n\nMore', 'The **loss** is\n\n$$a\n= b$$'),
+    ('The <dfn>loss</dfn> is this.\n\n$$a$$', 'The **loss** is this.'),
+    ('The (compiled) <dfn title="loss">losses</dfn> and the <dfn>kernel</dfn>.', 'The (compiled) **losses** and the kernel.'),
+    ('“What for?” The **<dfn>loss</dfn>** falls.', 'The ****loss**** falls.'.replace('****', '**'))])
+def test_sentences_around_terms(markdown, sentence):
+    assert dict(glossary.terms(markdown))['loss'].replace('****', '**') == sentence
+
+def test_terms_are_collected_once():
+    nb = lambda *md: {'cells': [{'cell_type': 'markdown', 'source': [m]} for m in md] + [{'cell_type': 'code', 'source': '"<dfn>x</dfn>"'}]}
+    assert glossary.collect({'00': nb('A <dfn>fan_in</dfn> is.'), '01': nb('A <dfn>learning\nrate</dfn> is.')}) == {'fan_in': ('00', 'A **fan_in** is.'), 'learning rate': ('01', 'A **learning rate** is.')}
+    for twice in ({'00': nb('A <dfn>loss</dfn>.', 'A <dfn>Loss</dfn>.')}, {'00': nb('A <dfn>loss</dfn>.'), '01': nb('A <dfn title="loss">losses</dfn>.')}):
+        with pytest.raises(ValueError, match='stands twice, in 00 and in 0'): glossary.collect(twice)
+    assert glossary.anchors('A <dfn>fan_in</dfn>, <dfn title="kernel (of a convolution)">kernel</dfn>') == 'A <dfn id="term-fan-in">fan_in</dfn>, <dfn id="term-kernel-of-a-convolution">kernel</dfn>'
+
+def test_the_glossary_page():
+    text = glossary.page({'b': ('01_x', 'A **b** is\n\n$$1\n2$$'), 'A': ('00_x', 'See [it](#here).')}, {'00_x': 'X', '01_x': 'Y'})
+    assert text.index('## A') < text.index('\nA\n  See [it](00_x.ipynb#here).\n') < text.index('## B') < text.index('\nb\n  A **b** is\n\n  $$1\n  2$$\n\n  <a class="defined" href="01_x.html#term-b">Y</a>')
 
 # ---- The extension by itself
 
@@ -343,6 +377,15 @@ def test_search_finds_and_leads_to_the_page(page, host):
         assert hits.count(), f'{word} does not find {name}'
     hits.first.click()
     assert page.locator('article h1').inner_text()
+
+def test_search_finds_every_term(page, host):
+    "At the top of the results stands the term's place in the glossary"
+    go(page, f'{host}{PREFIX}search.html')
+    page.wait_for_function("() => typeof Search !== 'undefined' && Search._index")
+    first = page.evaluate("""terms => terms.map(t => { const [query, ...how] = Search._parseQuery(t)
+        return Search._performSearch(query, ...how).reverse().slice(0, 1).map(r => r[0]+r[2])[0] })""", list(TERMS))
+    place = {b['text'].rstrip('#'): b['attrs']['id'] for b in read('glossary').blocks if b['tag'] == 'dt'}
+    assert TERMS and first == [f'glossary#{place[t]}' for t in TERMS]
 
 def test_one_search_box_and_navigation(page, host):
     go(page, f'{host}{PREFIX}{NOTEBOOKS[0]}.html')

@@ -22,7 +22,7 @@ def write(path, text):
     if not path.exists() or path.read_text(encoding='utf-8') != text: path.write_text(text, encoding='utf-8')
     return path
 
-def landing(readme, notebooks, modules, costs=False):
+def landing(readme, notebooks, modules, costs=False, terms=False):
     "README.md as the first page: its links lead to pages of the site or into the repository, and badges stay outside"
     import api
     def link(m):
@@ -32,23 +32,27 @@ def landing(readme, notebooks, modules, costs=False):
         return f'{m[1]}{api.BLOB}/{target}{m[3]}'
     text = re.sub(r'\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)|!\[[^\]]*\]\(https?:[^)]*\)', '', readme)
     text = re.sub(r'(\]\()([^)\s]+)(\))', link, text)
-    series = '\n'.join(f"{re.match('[0-9]+[a-z]?', n)[0]} · {title} <{n[:-6]}>" for n, title in notebooks.items())
+    series = '\n'.join(f"{re.match('[0-9]+[a-z]?', n)[0]} · {title} <{n[:-6]}>" for n, title in notebooks.items()) + '\nGlossary <glossary>'*terms
     tree = '\n```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n'
     api_pages = '\n'.join(f'api/{m.name}' for m in modules)
     return text + tree.format('The series', series) + tree.format('The package', api_pages) + (tree.format('What it costs', 'measured') if costs else '')
 
 def assemble(nbs):
     "Put together the folder that Sphinx reads"
-    import api, json, measured
-    mods, titles, kept, costs = api.modules(), {}, set(), bool(measured.results())  # no page before there are figures
+    import api, ext, glossary, json, measured
+    mods, titles, nbs_read, kept, costs = api.modules(), {}, {}, set(), bool(measured.results())  # no page before there are figures
     for name in sorted(p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb')):
         p = nbs/name
         if not p.exists(): sys.exit(f'{name} has not been run: call tools/run.py first, or give --stored')
         text = p.read_text(encoding='utf-8')
-        titles[p.name] = re.search(r'^# (.+)$', ''.join(json.loads(text)['cells'][0]['source']), re.M)[1]
+        nbs_read[p.stem] = json.loads(text)
+        titles[p.name] = re.search(r'^# (.+)$', ''.join(nbs_read[p.stem]['cells'][0]['source']), re.M)[1]
         kept.add(write(SRC/p.name, text))
+    try: terms = glossary.collect(nbs_read)
+    except ValueError as e: sys.exit(str(e))
     kept |= {write(SRC/'api'/f'{m.name}.md', api.page(m)) for m in mods}
-    kept.add(write(SRC/'index.md', landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs)))
+    kept.add(write(SRC/'index.md', landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs, bool(terms))))
+    if terms: kept.add(write(SRC/'glossary.md', ext.markdown(glossary.page(terms, {n[:-6]: t for n, t in titles.items()}))))
     if costs:
         kept.add(write(SRC/'measured.md', measured.page()))
         kept |= {write(SRC/'measured'/name, text) for name, text in measured.pictures().items()}

@@ -8,7 +8,7 @@ from html import escape
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.addnodes import pending_xref
-import api
+import api, glossary
 from directives import code_of, directives
 
 MODULES = api.modules()
@@ -45,7 +45,7 @@ def markdown(source):
     "Markdown of a cell: one-line summaries done, and links out of nbs/ made into links to the first page or the repository"
     source = re.sub(r'<summary>(.+?)</summary>', summary, source)
     source = re.sub(r'\]\(\.\./README\.md', '](index.md', source)
-    return re.sub(r'\]\(\.\./', f']({api.BLOB}/', source)
+    return glossary.anchors(re.sub(r'\]\(\.\./', f']({api.BLOB}/', source))
 
 def read_source(app, docname, source):
     if not str(app.env.doc2path(docname)).endswith('.ipynb'): return
