@@ -2,13 +2,14 @@
 
 `RULES` lists them; `tests/test_notebooks.py` applies each to each notebook, and shows of each that it can fail.
 """
-import ast, re
+import ast, copy, re
 from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 import count
-from directives import code_of, directives, metadata, passed_over, rewritten
+from directives import code_of, directives, passed_over, rewritten
 from outputs import PICTURES, VARIES, varies
 from project import read
+from run import dress
 
 HTML = {'details', 'summary', 'dfn', 'code', 'img', 'sub', 'sup', 'kbd', 'br'}
 HIDDEN = "#| hide\ntry: import notes\nexcept ImportError:\n    %pip install -q foundation-notes"
@@ -97,14 +98,21 @@ def directive_lines(nb, path):
         for w in varies(c['source']) - VARIES: yield f"{where(i, c)}: `#| varies: {w}`; it can be {', '.join(sorted(VARIES))}"
 
 def folds(nb, path):
-    "A folded cell's first line says what is in it, and its metadata fold it in JupyterLab and on Colab"
+    "A folded cell's first line says what is in it"
     for i, c in cells(nb, 'code'):
         d = directives(c['source'])
         if (s := d.get('code-summary')) is not None:
             if not c['source'].startswith('#| code-summary:'): yield f"{where(i, c)}: `#| code-summary` must be the first line, which JupyterLab shows of a folded cell"
             if not s or s[0].islower() or s[-1] == '.' or re.search(r'[`$<>]', s): yield f"{where(i, c)}: the code-summary {s!r} should be a short sentence in plain text, without a full stop"
-        want, has = metadata(c['source']), {k: v for k, v in c['metadata'].items() if k in ('jupyter', 'cellView')}
-        if want != has: yield f"{where(i, c)}: its `#|` lines ask for the metadata {want}, and it has {has}: `make store` writes them"
+
+def dressed(nb, path):
+    "The metadata fold cells in JupyterLab and on Colab, and describe pictures to nbconvert, as the `#|` lines say; `make store` writes them"
+    want = dress(copy.deepcopy(nb))
+    if want.metadata != nb.metadata: yield f"the notebook's metadata should be {want.metadata}: `make store` writes them"
+    for (i, c), (_, w) in zip(cells(nb, 'code'), cells(want, 'code')):
+        if w.metadata != c.metadata: yield f"{where(i, c)}: its `#|` lines ask for the metadata {w.metadata}, and it has {c.metadata}: `make store` writes them"
+        for o, p in zip(c.outputs, w.outputs):
+            if p.get('metadata') != o.get('metadata'): yield f"{where(i, c)}: an output's metadata should be {p.metadata}: `make store` writes them"
 
 def reach(nb, path):
     "One cell at most says what the notebook reaches, and shows it"
@@ -241,7 +249,7 @@ def questions(nb, path):
             if '```' in a and '```python' not in a: yield f"{where(i, c)}: the code of “{q}” isn't marked ```python, so nothing checks it"
     if not found: yield "no question with a folded answer"
 
-RULES = [ids, errors, structure, directive_lines, folds, reach, heads, terms, needless_masks, portable, measured, alt_text, code, links, questions]
+RULES = [ids, errors, structure, directive_lines, folds, dressed, reach, heads, terms, needless_masks, portable, measured, alt_text, code, links, questions]
 
 def broken(nb, path, rules=RULES):
     "What breaks the rules in a notebook, one sentence each"

@@ -1,6 +1,8 @@
 "The notebooks: in sync with the package, outputs that a fresh run gives again, and the house's rules"
 import base64, importlib, io, json, os, re, shutil, subprocess, sys
 import nbformat, pytest
+try: import tomllib
+except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
 from PIL import Image, ImageDraw
 import count, lint, outputs, project
 from directives import directives
@@ -263,8 +265,8 @@ def made(*changes, outs=()):
     cells = GOOD[:7] + list(changes) + GOOD[7:]
     nb = nbformat.v4.new_notebook(cells=[(nbformat.v4.new_code_cell if k == 'code' else nbformat.v4.new_markdown_cell)(s) for k, s in cells])
     for i, c in enumerate(nb.cells): c.id = f'c{i}'
-    runner.dress(nb)
     if outs: nb.cells[6+len(changes)].outputs = list(outs)
+    runner.dress(nb)
     return nb
 
 def found(nb): return {m.partition(':')[0] for m in lint.broken(nb, ROOT/'nbs'/'00_x.ipynb')}
@@ -299,7 +301,35 @@ def test_metadata_that_fold_otherwise_are_caught():
     for i, change in ((7, {}), (7, {'jupyter': {'source_hidden': True}}), (7, {'jupyter': {'source_hidden': False}, 'cellView': 'form'}), (8, {'cellView': 'form'})):
         nb = made(('code', '#| code-summary: What it does\nx'), ('code', 'y'))
         nb.cells[i].metadata = nbformat.from_dict(change)
-        assert found(nb) == {'folds'}
+        assert found(nb) == {'dressed'}
+
+def test_metadata_of_pictures_and_language_are_written_and_missed():
+    nb = made(('code', '#| fig-alt: A curve "that" rises.\nf()'), outs=[result(image_png=curve(), text_plain='Figure'), result(text_plain='1')])
+    assert [o.metadata for o in nb.cells[7].outputs] == [{'image/png': {'alt': 'A curve "that" rises.'}}, {}] and not found(nb)
+    for change in (lambda nb: nb.cells[7].outputs[0].metadata.clear(), lambda nb: nb.metadata.pop('language_info'), lambda nb: nb.metadata.language_info.update(version='3.11.2')):
+        other = nbformat.from_dict(json.loads(json.dumps(nb)))
+        change(other)
+        assert found(other) == {'dressed'}
+
+def test_what_others_make_of_the_metadata():
+    "nbconvert's script is Python, and its page of old says what is in a picture (JupyterLab, and nbconvert's page like it, read no alternative text); nbdev-clean keeps all of it"
+    from nbconvert import HTMLExporter, ScriptExporter
+    from nbdev.clean import clean_nb
+    nb = made(('code', '#| code-summary: How it is drawn\n#| fig-alt: A curve that rises.\nf()'), outs=[result(image_png=curve(), text_plain='Figure')])
+    text, how = ScriptExporter().from_notebook_node(nb)
+    assert how['output_extension'] == '.py' and compile(text, 'x', 'exec')
+    assert 'alt="A curve that rises."' in HTMLExporter(template_name='classic').from_notebook_node(nb)[0]
+    keys = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['tool']['nbdev']
+    cleaned = json.loads(json.dumps(nb))
+    clean_nb(cleaned, repair=False, **{k: v for k, v in keys.items() if k.startswith('allowed')})
+    assert cleaned['metadata'] == nb.metadata and [c['metadata'] for c in cleaned['cells']] == [c.metadata for c in nb.cells] and cleaned['cells'][7]['outputs'][0]['metadata'] == nb.cells[7].outputs[0].metadata
+
+@each
+def test_a_script_of_it_is_python(path):
+    from nbconvert import ScriptExporter
+    text, how = ScriptExporter().from_notebook_node(read(path))
+    assert how['output_extension'] == '.py'
+    compile(text, path.name, 'exec')
 
 def test_bad_reaches_are_caught():
     cell, shown = ('code', '#| reaches: {} of ten thousand\nx'), [result(text_plain="'98%'")]

@@ -40,15 +40,15 @@ def landing(readme, notebooks, modules, costs=False, terms=False):
 def assemble(nbs):
     "Put together the folder that Sphinx reads"
     import api, ext, glossary, json, measured
-    mods, titles, nbs_read, kept, costs = api.modules(), {}, {}, set(), bool(measured.results())  # no page before there are figures
+    mods, titles, parsed, kept, costs = api.modules(), {}, {}, set(), bool(measured.results())  # no page before there are figures
     for name in sorted(p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb')):
         p = nbs/name
         if not p.exists(): sys.exit(f'{name} has not been run: call tools/run.py first, or give --stored')
         text = p.read_text(encoding='utf-8')
-        nbs_read[p.stem] = json.loads(text)
-        titles[p.name] = re.search(r'^# (.+)$', ''.join(nbs_read[p.stem]['cells'][0]['source']), re.M)[1]
+        parsed[p.stem] = json.loads(text)
+        titles[p.name] = re.search(r'^# (.+)$', ''.join(parsed[p.stem]['cells'][0]['source']), re.M)[1]
         kept.add(write(SRC/p.name, text))
-    try: terms = glossary.collect(nbs_read)
+    try: terms = glossary.collect(parsed)
     except ValueError as e: sys.exit(str(e))
     kept |= {write(SRC/'api'/f'{m.name}.md', api.page(m)) for m in mods}
     kept.add(write(SRC/'index.md', landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs, bool(terms))))

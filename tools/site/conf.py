@@ -41,6 +41,7 @@ html_context = {'default_mode': 'auto'}
 html_use_index = html_domain_indices = False
 html_permalinks_icon = '#'
 add_module_names = False
+toc_object_entries_show_parents = 'hide'
 copybutton_exclude = '.linenos, .gp, .go'
 copybutton_selector = 'div.cell_input div.highlight pre, div[class*="highlight-"] div.highlight pre'
 html_theme_options = {
