@@ -1,5 +1,5 @@
 "The site in `_docs/`: what its files say, and what a real browser makes of them"
-import functools, http.server, json, os, re, shutil, subprocess, sys, threading
+import functools, http.server, importlib, inspect, json, os, re, shutil, subprocess, sys, threading
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,6 +144,21 @@ def test_api_page_has_every_public_name(mod):
         first, last, cell = m.names[n]
         assert f'{api.BLOB}/notes/{mod}.py#L{first}-L{last}' in page.links
         assert f'../{m.notebook}.html#cell-{cell}' in page.links
+
+@pytest.mark.parametrize('mod', MODULES)
+def test_api_page_is_in_order(mod):
+    "Classes, each with its methods, and functions; then what is added to classes of other modules, exceptions, data. No table is empty"
+    own = importlib.import_module(f'notes.{mod}')
+    page = read(f'api/{mod}')
+    def rank(n):
+        o = getattr(own, n.split('.')[0])
+        return 1 if n.split('.')[0] not in MODULES[mod].names else 2 if inspect.isclass(o) and issubclass(o, BaseException) else 0 if callable(o) else 3
+    ids = [b['attrs']['id'].removeprefix(f'notes.{mod}.') for b in page.blocks if b['tag'] == 'dt' and b['attrs'].get('id')]
+    assert sorted(ids) == sorted(MODULES[mod].public) and [rank(n) for n in ids] == sorted(rank(n) for n in ids)
+    for a, b in zip(ids, ids[1:]):
+        if '.' in b and rank(b) != 1: assert a.split('.')[0] == b.split('.')[0], f'{b} stands under {a}'
+    rows = [b for b in page.blocks if b['tag'] == 'tr' and 'tbody' in b['inside']]
+    assert not [r['text'] for r in rows if r['text'].split() in (['*args'], ['**kwargs'])]
 
 @pytest.mark.parametrize('name', PAGES)
 def test_pictures_have_alternative_texts(name):
@@ -386,6 +401,60 @@ def test_search_finds_every_term(page, host):
         return Search._performSearch(query, ...how).reverse().slice(0, 1).map(r => r[0]+r[2])[0] })""", list(TERMS))
     place = {b['text'].rstrip('#'): b['attrs']['id'] for b in read('glossary').blocks if b['tag'] == 'dt'}
     assert TERMS and first == [f'glossary#{place[t]}' for t in TERMS]
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_code_is_not_cut_off(page, host, name):
+    "Lines of 88 characters fit at 1280 pixels, a scroll bar's 15 taken off, with both sidebars; longer ones where there is room"
+    go(page, f'{host}{PREFIX}{name}.html')
+    resize(page, 1265, 900)
+    assert page.locator('.bd-sidebar-primary:visible').count() == page.locator('.bd-sidebar-secondary:visible').count() == 1
+    cut = """() => { document.querySelectorAll('details').forEach(d => { d.open = true })
+        return [...document.querySelectorAll('article .highlight pre')].filter(e => e.scrollWidth > e.clientWidth && e.textContent.split('\\n').every(l => l.length <= 88)).map(e => e.textContent.slice(0, 200)) }"""
+    assert page.evaluate(cut) == []
+    long = "n => { const p = document.querySelector('div.cell_input pre'); p.textContent = 'M'.repeat(n); return p.scrollWidth <= p.clientWidth }"
+    assert [page.evaluate(long, n) for n in (88, 120)] == [True, False]
+    resize(page, 1600, 900)
+    assert page.evaluate(long, 120)
+    size = lambda s: float(page.evaluate("s => getComputedStyle(document.querySelector(s)).fontSize", s)[:-2])
+    assert .8 < size('div.cell_input pre')/size('article li') < 1
+
+def test_paper_is_light_and_has_everything(page, host):
+    page.emulate_media(color_scheme='dark')
+    go(page, f'{host}{PREFIX}{NOTEBOOKS[2]}.html')
+    assert page.evaluate("document.documentElement.dataset.theme") == 'dark'
+    page.emulate_media(media='print', color_scheme='dark')
+    resize(page, 700, 900)
+    seen = page.evaluate("""() => {
+        const light = c => { const [r, g, b] = c.match(/[0-9.]+/g).map(Number); return (.3*r + .59*g + .11*b)/255 }
+        const back = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (!/, 0\\)$|transparent/.test(c)) return light(c) } return 1 }
+        const texts = [...document.querySelectorAll('article :is(h1, h2, p, li, code, pre, pre span, summary, td)')].filter(e => e.getClientRects().length && e.textContent.trim())
+        return {faint: texts.filter(e => back(e) - light(getComputedStyle(e).color) < .5).slice(0, 5).map(e => e.outerHTML.slice(0, 120)), texts: texts.length,
+            around: [...document.querySelectorAll('.bd-sidebar, .bd-header, .bd-header-article, .prev-next-area, nav.sections, .copybtn, .headerlink')].filter(e => e.getClientRects().length).map(e => e.className),
+            folded: [...document.querySelectorAll('details')].filter(d => !d.lastElementChild.getBoundingClientRect().height).length,
+            cut: [...document.querySelectorAll('article pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length,
+            wide: document.documentElement.scrollWidth} }""")
+    assert seen['texts'] > 100 and (seen['faint'], seen['around'], seen['folded'], seen['cut']) == ([], [], 0, 0) and seen['wide'] <= 700
+
+@pytest.mark.parametrize('width', [390, 1280])
+def test_the_next_section_is_within_reach(page, host, width):
+    name = NOTEBOOKS[2]
+    page.set_viewport_size({'width': width, 'height': 844})
+    go(page, f'{host}{PREFIX}{name}.html')
+    heads = page.locator('article section > h2').evaluate_all("l => l.map(h => h.parentElement.id)")
+    down, up = page.locator('nav.sections a.down'), page.locator('nav.sections a.up')
+    for id in heads[:3]:
+        page.wait_for_function("id => document.querySelector('nav.sections a.down').hash === '#'+id", arg=id)
+        box = down.bounding_box()
+        assert box['width'] >= 44 and box['height'] >= 44 and box['x']+box['width'] <= width and down.get_attribute('aria-label').startswith('Next section: ')
+        down.focus()
+        page.keyboard.press('Enter')
+        page.wait_for_function("id => Math.abs(document.getElementById(id).getBoundingClientRect().top) < 120", arg=id)
+    page.wait_for_function("id => document.querySelector('nav.sections a.up').hash === '#'+id", arg=heads[1])
+    assert up.get_attribute('aria-label').startswith('Back to')
+    page.evaluate('scrollTo(0, 1e6)')
+    page.wait_for_function("to => document.querySelector('nav.sections a.down').pathname.endsWith(to)", arg=f'{NOTEBOOKS[3]}.html')
+    go(page, f'{host}{PREFIX}404.html')
+    assert not page.locator('nav.sections').count(), "a short page needs none"
 
 def test_one_search_box_and_navigation(page, host):
     go(page, f'{host}{PREFIX}{NOTEBOOKS[0]}.html')
