@@ -65,6 +65,7 @@ lint: $(READY)
 	@$(BIN)/ruff check
 
 test: docs lint
+	@$(BIN)/python tools/count.py
 	@$(BIN)/python -m pytest
 
 lab: $(READY)

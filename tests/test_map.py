@@ -2,7 +2,6 @@
 # ruff: noqa: F811 (fixtures)
 import json, re
 import pytest
-from project import PATHS, none, read
 from test_site import DOCS, TOOL, site  # noqa: F401
 import heads, seriesmap
 
@@ -26,15 +25,6 @@ def test_what_is_reached_is_a_stored_result(shown, want):
     assert heads.reaches(notebook('T', '', ('code', '#| reaches: {} of the digits\nx'))) is None
     assert heads.reaches(notebook('T', '', ('code', '#| reaches: all of it\nx'))) == 'all of it'
     assert heads.reaches(notebook()) is None
-
-def test_faults_of_a_head():
-    names = ['00_a', '01_b', '02_c']
-    found = lambda nb, name='01_b', minutes=30: ' '.join(heads.faults(nb, name, names, minutes))
-    good = ('code', '#| reaches: {} right\nx', "'98%'")
-    assert found(notebook('T', table(links('00_a')), good)) == '' == found(notebook('T', table('nothing')), '00_a')
-    for says, nb in (('no table', notebook()), ('35', notebook('T', table(links('00_a'), minutes='35'))), ('no such notebook', notebook('T', table(links('00_x')))),
-                     ('comes later', notebook('T', table(links('02_c')))), ('on nothing', notebook('T', table('nothing'))), ('what is built', notebook('T', table(links('00_a'), ''))),
-                     ('two cells', notebook('T', table(links('00_a')), good, good)), ('no result', notebook('T', table(links('00_a')), good[:2]))): assert says in found(nb), says
 
 def stops(**stands): return [{'name': n.strip('_'), 'title': 'T', 'stands': s.split(), 'builds': '', 'minutes': None, 'reaches': None} for n, s in stands.items()]
 
@@ -82,11 +72,3 @@ def test_the_readme_names_all_notebooks():
     assert re.search('<!-- map -->\n.*\n<!-- /map -->', text, re.S)
     names = re.findall(r'\(nbs/(\w+)\.ipynb\)', text)
     assert names == sorted(p.stem for p in (TOOL.parents[1]/'nbs').glob('[0-9]*.ipynb'))
-
-@pytest.mark.parametrize('path', PATHS, ids=lambda p: p.stem)
-def test_heads_of_the_series(path):
-    "Each notebook has its head, and the minutes in it are those that tools/count.py finds"
-    import count
-    nbs = {p.stem: read(p) for p in PATHS}
-    if not any(map(heads.head, nbs.values())): pytest.skip("no notebook has a head yet")
-    none([*heads.faults(nbs[path.stem], path.stem, [*nbs], count.minutes(count.count(nbs[path.stem])))], path.name)

@@ -1,8 +1,10 @@
 "The notebooks: in sync with the package, outputs that a fresh run gives again, and the house's rules"
 import base64, importlib, io, json, os, re, shutil, subprocess, sys
 import nbformat, pytest
+try: import tomllib
+except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
 from PIL import Image, ImageDraw
-import lint, outputs, project
+import count, lint, outputs, project
 from directives import directives
 from project import PATHS, ROOT, none, read
 
@@ -97,6 +99,18 @@ def test_no_network(run_cells):
 @each
 @pytest.mark.parametrize('rule', lint.RULES, ids=lambda r: r.__name__)
 def test_rules(path, rule): none(lint.broken(read(path), path, [rule]), f"{path.name}: {rule.__doc__}")
+
+def test_terms():
+    "Each is marked once, and the words that readers look for are among them"
+    sys.path.append(str(ROOT/'tools'/'site'))
+    import glossary
+    found = {t.lower() for t in glossary.collect({p.stem: read(p) for p in PATHS})}
+    none([t for t in ('gradient', 'autograd', 'learning rate', 'epoch', 'overfitting', 'regularisation', 'test set', 'iqr') if t not in found], "No notebook marks these as <dfn>term</dfn>")
+
+@each
+def test_light_enough_to_read(path):
+    n = count.count(read(path))
+    none([f"{k}: {count.show(k, n[k])}, at most {count.show(k, count.most(k, n))}" for k in count.over(n)], f"{path.name} is too heavy (tools/count.py says what is counted)")
 
 @each
 def test_no_undefined_names(path):
@@ -241,9 +255,9 @@ def change_number(text):
 
 # The rules can fail -------------------------------------------------------------------------------------------------------
 
-GOOD = [('markdown', '# Title\n\n> One promise'), ('code', '#| default_exp x'), ('markdown', 'It stands on $a_b$ and costs \\$5. See [below](#more-of-it).'),
-        ('code', lint.HIDDEN), ('markdown', '## More of it\n\nA 5×784 matrix, three times; `3 ms` is code.'), ('code', '#| export\nimport math'),
-        ('code', '#| export\ndef f(x): return x.squeeze(-1)'), ('markdown', '## Summary'),
+GOOD = [('markdown', '# Title\n\n> One promise'), ('code', '#| default_exp x'),
+        ('markdown', f'It stands on $a_b$ and costs \\$5. See [below](#more-of-it).\n\n{lint.HEAD}| [00_exports](00_exports.ipynb) | `f` | 5 |'), ('code', lint.HIDDEN), ('markdown', '## More of it\n\nA 5×784 matrix, three times; `3 ms` is code.'), ('code', '#| export\nimport math'),
+        ('code', '#| export\ndef f(x): return x.squeeze(-1)'), ('markdown', '## Summary\n\n- Done\n- Next, [00a_data](00a_data.ipynb): more'),
         ('markdown', '## Questions\n\n<details><summary>Why?</summary>\n\nSo:\n\n```python\nassert f(1)\n```\n\n</details>'), ('markdown', '## Further reading')]
 
 def made(*changes, outs=()):
@@ -252,6 +266,7 @@ def made(*changes, outs=()):
     nb = nbformat.v4.new_notebook(cells=[(nbformat.v4.new_code_cell if k == 'code' else nbformat.v4.new_markdown_cell)(s) for k, s in cells])
     for i, c in enumerate(nb.cells): c.id = f'c{i}'
     if outs: nb.cells[6+len(changes)].outputs = list(outs)
+    runner.dress(nb)
     return nb
 
 def found(nb): return {m.partition(':')[0] for m in lint.broken(nb, ROOT/'nbs'/'00_x.ipynb')}
@@ -276,6 +291,106 @@ def test_bad_code_is_caught(rule, source): assert rule in found(made(('code', so
 
 @pytest.mark.parametrize('source', ['A 28×28 picture: $3\\times 4$ of 5 × 6.', 'in the 1980s', 'repeat it ten times', '`timeit` says; `12 ms` is code', '```python\nx = "3 ms"\n```', 'H2O<sub>2</sub> and 10 MB'])
 def test_harmless_prose_passes(source): assert not found(made(('markdown', source)))
+
+@pytest.mark.parametrize('source', ['#| export\n#| code-summary: What it does\nx = 1', '#| code-summary:\nx', '#| code-summary: true\nx', '#| code-summary: what it does\nx',
+                                    '#| code-summary: What it does.\nx', '#| code-summary: What `f` does\nx', '# | code-summary: What it does\nx'])
+def test_bad_folds_are_caught(source): assert 'folds' in found(made(('code', source)))
+
+def test_metadata_that_fold_otherwise_are_caught():
+    assert not found(made(('code', '#| code-summary: What it does\n#| export\ny = 1'), ('code', '#| hide\ny')))
+    for i, change in ((7, {}), (7, {'jupyter': {'source_hidden': True}}), (7, {'jupyter': {'source_hidden': False}, 'cellView': 'form'}), (8, {'cellView': 'form'})):
+        nb = made(('code', '#| code-summary: What it does\nx'), ('code', 'y'))
+        nb.cells[i].metadata = nbformat.from_dict(change)
+        assert found(nb) == {'dressed'}
+
+def test_metadata_of_pictures_and_language_are_written_and_missed():
+    nb = made(('code', '#| fig-alt: A curve "that" rises.\nf()'), outs=[result(image_png=curve(), text_plain='Figure'), result(text_plain='1')])
+    assert [o.metadata for o in nb.cells[7].outputs] == [{'image/png': {'alt': 'A curve "that" rises.'}}, {}] and not found(nb)
+    for change in (lambda nb: nb.cells[7].outputs[0].metadata.clear(), lambda nb: nb.metadata.pop('language_info'), lambda nb: nb.metadata.language_info.update(version='3.11.2')):
+        other = nbformat.from_dict(json.loads(json.dumps(nb)))
+        change(other)
+        assert found(other) == {'dressed'}
+
+def test_what_others_make_of_the_metadata():
+    "nbconvert's script is Python, and its page of old says what is in a picture (JupyterLab, and nbconvert's page like it, read no alternative text); nbdev-clean keeps all of it"
+    from nbconvert import HTMLExporter, ScriptExporter
+    from nbdev.clean import clean_nb
+    nb = made(('code', '#| code-summary: How it is drawn\n#| fig-alt: A curve that rises.\nf()'), outs=[result(image_png=curve(), text_plain='Figure')])
+    text, how = ScriptExporter().from_notebook_node(nb)
+    assert how['output_extension'] == '.py' and compile(text, 'x', 'exec')
+    assert 'alt="A curve that rises."' in HTMLExporter(template_name='classic').from_notebook_node(nb)[0]
+    keys = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['tool']['nbdev']
+    cleaned = json.loads(json.dumps(nb))
+    clean_nb(cleaned, repair=False, **{k: v for k, v in keys.items() if k.startswith('allowed')})
+    assert cleaned['metadata'] == nb.metadata and [c['metadata'] for c in cleaned['cells']] == [c.metadata for c in nb.cells] and cleaned['cells'][7]['outputs'][0]['metadata'] == nb.cells[7].outputs[0].metadata
+
+@each
+def test_a_script_of_it_is_python(path):
+    from nbconvert import ScriptExporter
+    text, how = ScriptExporter().from_notebook_node(read(path))
+    assert how['output_extension'] == '.py'
+    compile(text, path.name, 'exec')
+
+def test_bad_reaches_are_caught():
+    cell, shown = ('code', '#| reaches: {} of ten thousand\nx'), [result(text_plain="'98%'")]
+    assert not found(made(cell, outs=shown))
+    assert found(made(cell)) == {'reach'}
+    for other in ('reaches: much', 'reaches: {} of {}', 'reaches:'): assert found(made(('code', f'#| {other}\nx'), outs=shown)) == {'reach'}
+    nb = made(cell, cell, outs=shown)
+    nb.cells[7].outputs = shown
+    assert found(nb) == {'reach'}
+
+@pytest.mark.parametrize('old,new', [('| 5 |', '| 10 |'), ('| 5 |', '| five |'), (' minutes |', ' time |'), ('[00_exports](00_exports.ipynb)', 'the first'), ('(00_exports.ipynb)', '(05_learner.ipynb)'),
+                                     ('(00_exports.ipynb)', '(00_none.ipynb)'), ('| `f` |', '| |'), (lint.HEAD, lint.HEAD+'\n'), ('- Next, [00a_data](00a_data.ipynb)', '- Next, the data'),
+                                     ('- Next, [00a_data](00a_data.ipynb): more', '- Next, [00a_data](00a_data.ipynb)\n- More'), ('(00a_data.ipynb)', '(02_fully_connected.ipynb)')])
+def test_bad_heads_are_caught(old, new):
+    nb = made()
+    assert sum(c.source.count(old) for c in nb.cells) == 1
+    for c in nb.cells: c.source = c.source.replace(old, new)
+    assert 'heads' in found(nb)
+
+def test_heads_of_the_first_and_the_last():
+    "The first stands on nothing, nothing follows the last, and a side road may be passed by"
+    nb = made()
+    nb.cells[2].source = nb.cells[2].source.replace('[00_exports](00_exports.ipynb)', 'nothing')
+    nb.cells[7].source = '## Summary\n\n- Done'
+    assert lint.broken(nb, ROOT/'nbs'/'99_last.ipynb', [lint.heads]) == []
+    nb.cells[7].source = '## Summary\n\nNext, [02](02_fully_connected.ipynb).'
+    assert lint.broken(nb, ROOT/'nbs'/'01_matmul.ipynb', [lint.heads]) == []
+    nb.cells[7].source = '## Summary\n\nNext, [02a](02a_modules.ipynb).'
+    assert lint.broken(nb, ROOT/'nbs'/'01_matmul.ipynb', [lint.heads])
+
+@pytest.mark.parametrize('source', ['A <dfn>tensor</dfn> is a block of numbers.', 'A <dfn title="kernel (compiled)">kernel</dfn> is compiled, an <dfn>epoch</dfn> is a pass.'])
+def test_terms_pass(source): assert not found(made(('markdown', source)))
+
+@pytest.mark.parametrize('source', ['## A <dfn>tensor</dfn>', '| a <dfn>tensor</dfn> |\n|---|\n| 1 |', 'A <dfn></dfn> is a block.', 'A <dfn>`x`</dfn> is a block.', 'A <dfn class="x">tensor</dfn> is.', 'A <dfn>tensor is a block.',
+                                    '<details><summary>Why?</summary>\n\nA <dfn>tensor</dfn> is a block.\n\n</details>'])
+def test_bad_terms_are_caught(source): assert 'terms' in found(made(('markdown', source)))
+
+HEAVY = {'cells': ['x']*76, 'unfolded': ['x']*61, 'median': ['\n'.join('abcdef')], 'p90': ['x']*3+['\n'.join('abcdefghijklmnopqrst')], 'wide': ['#| hide\nx = 1 # '+'a'*81], 'long': ['#| export\ndef f(x):\n'+'    y\n'*15, *['x']*12]}
+
+@pytest.mark.parametrize('what', [*HEAVY, 'words'])
+def test_a_heavy_notebook_is_caught(what):
+    cells = [nbformat.v4.new_code_cell(s) for s in HEAVY.get(what, ['x'])] + [nbformat.v4.new_markdown_cell('a formula $b + c$ says '*(626 if what == 'words' else 1))]
+    n = count.count(nbformat.v4.new_notebook(cells=cells))
+    assert what in count.over(n) and set(count.over(n)) - {what} <= {'cells': {'unfolded'}, 'median': set(), 'p90': set()}.get(what, set())
+
+def test_what_is_not_counted():
+    code = ['x']*60 + ['#| code-summary: A proof\n'+'y\n'*20]*7 + ['#| hide\n'+'y\n'*20]*8
+    wide = '#| fig-alt: '+'a'*100+'\nf()'
+    prose = ['word '*2500, '<details><summary>Why so?</summary>\n\nBecause\n\n</details>', '$$a = b$$', '```\ncode\n```', '- | * # >']
+    n = count.count(nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, [*code[1:], wide]), *map(nbformat.v4.new_markdown_cell, prose)]))
+    assert count.over(n) == [] and (n['cells'], n['unfolded'], n['words'], n['median'], n['p90'], n['wide']) == (75, 60, 2500, 1, 1, 0)
+    derives = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('word '*2990 + '\n\n$$x$$\n\n'*5)])
+    assert count.over(count.count(derives)) == []
+    derives.cells[0].source = derives.cells[0].source.replace('$$x$$', '', 1)
+    assert count.over(count.count(derives)) == ['words']
+
+def test_definitions_that_are_long():
+    "Patched methods and classes count, what isn't exported doesn't, and one in ten may be long"
+    f, long = '#| export\n@patch\ndef f(self): pass', '#| export\nclass A:\n'+'    x = 1\n'*15
+    share = lambda *cells: count.count(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in cells]))['long']
+    assert share(*[f]*9, long) == .1 and share(f, long) == .5 and share(f, long.partition('\n')[2]) == 0
 
 def test_bad_outputs_are_caught():
     error, pic = nbformat.v4.new_output('error', ename='E', evalue='x', traceback=[]), result(image_png=curve())

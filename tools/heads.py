@@ -4,7 +4,8 @@
     |---|---|---|
     | [00_exports](00_exports.ipynb) | the matrix product, seven times (`notes.matmul`) | 30 |
 
-The map on the site's first page is drawn from these. A cell's line `#| reaches: {} of the digits read right` names the result, which takes the place of `{}`.
+The map on the site's first page is drawn from these. A cell's line `#| reaches: {} of the digits read right` names the result, which takes the place of `{}`. Where either
+is missing the map says less; tests/lint.py asks for the heads.
 """
 import ast, re
 from directives import directives
@@ -42,19 +43,3 @@ def stop(name, nb):
     "What the map shows of a notebook"
     title = re.search(r'^# (.+)$', _source(nb['cells'][0]), re.M)[1]
     return {'name': name, 'title': title, **(head(nb) or {'stands': [], 'builds': '', 'minutes': None}), 'reaches': reaches(nb)}
-
-def faults(nb, name, names, minutes):
-    "What is wrong with the head of the notebook called `name`, one of `names`, that takes `minutes` to read; one sentence each"
-    h = head(nb)
-    if h is None:
-        yield "the head has no table `| stands on | builds | minutes |` with three cells below it"
-        return
-    if h['minutes'] != minutes: yield f"the head says {h['minutes']} minutes, and tools/count.py {minutes}"
-    if not h['builds']: yield "the head doesn't say what is built"
-    for s in h['stands']:
-        if s not in names: yield f"it stands on {s}, and there is no such notebook"
-        elif s >= name: yield f"it stands on {s}, which comes later"
-    if not h['stands'] and name != min(names): yield "it stands on nothing: the head names no notebook"
-    marked = [directives(_source(c))['reaches'] for c in nb['cells'] if c['cell_type'] == 'code' and 'reaches' in directives(_source(c))]
-    if len(marked) > 1: yield "two cells say `#| reaches`"
-    if marked and '{}' in marked[0] and '{}' in (reaches(nb) or '{}'): yield "the cell that says `#| reaches` shows no result"

@@ -11,10 +11,11 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from directives import directives, folded
+from directives import directives, metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, NOTES, BUILD = ROOT/'nbs', ROOT/'notes', ROOT/'_build'
+LANGUAGE = {'name': 'python', 'file_extension': '.py', 'mimetype': 'text/x-python', 'pygments_lexer': 'ipython3', 'nbconvert_exporter': 'python'}  # no version: it is any
 TIMEOUT = 3600  # seconds for one cell, or for a kernel to answer: against what hangs, and no machine is so slow
 # Runs in the kernel before the first cell. The kernel's own sockets are ZeroMQ's, which Python's socket module doesn't see.
 NO_NETWORK = '''
@@ -90,10 +91,14 @@ def fill(nb, outputs):
     return nb
 
 def dress(nb):
-    "Write into the metadata of `nb` what its `#|` lines ask of JupyterLab and of Colab: a folded cell"
+    "Write into the metadata of `nb` what its `#|` lines ask of others: JupyterLab and Colab to fold a cell, nbconvert to describe a picture; and that it is Python"
+    nb.metadata['language_info'] = nbformat.from_dict(LANGUAGE)
     for c in code_cells(nb):
         for k in ('jupyter', 'cellView'): c.metadata.pop(k, None)
-        if folded(c.source): c.metadata.update(jupyter={'source_hidden': True}, cellView='form')
+        c.metadata.update(nbformat.from_dict(metadata(c.source)))
+        alt = directives(c.source).get('fig-alt')
+        for o in c.outputs:
+            if 'data' in o: o.metadata = nbformat.from_dict({kind: {'alt': alt} for kind in o.data if alt and kind.startswith('image/')})
     return nb
 
 def run(path, on_cell):

@@ -20,7 +20,6 @@ nb_execution_mode = 'off'
 nb_merge_streams = True
 nb_render_markdown_format = 'myst'
 nb_ipywidgets_js = {}
-nb_code_prompt_show, nb_code_prompt_hide = 'Show the code', 'Hide the code'
 myst_enable_extensions = ['dollarmath', 'amsmath']
 myst_dmath_allow_space = False
 myst_dmath_double_inline = True
@@ -42,6 +41,7 @@ html_context = {'default_mode': 'auto'}
 html_use_index = html_domain_indices = False
 html_permalinks_icon = '#'
 add_module_names = False
+toc_object_entries_show_parents = 'hide'
 copybutton_exclude = '.linenos, .gp, .go'
 copybutton_selector = 'div.cell_input div.highlight pre, div[class*="highlight-"] div.highlight pre'
 html_theme_options = {

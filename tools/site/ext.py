@@ -6,8 +6,9 @@ become links; each notebook gets its buttons (Colab, download, source).
 import json, re
 from html import escape
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.addnodes import pending_xref
-import api
+import api, glossary
 from directives import code_of, directives
 
 MODULES = api.modules()
@@ -25,7 +26,7 @@ def code_cell(cell, notebook):
     myst = cell['metadata']['mystnb'] = {}
     if s := d.get('code-summary'):
         tags.append('hide-input')
-        myst |= {'code_prompt_show': s, 'code_prompt_hide': s}
+        myst['code_prompt_show'] = s
     if 'fig-alt' in d: myst['image'] = {'alt': d['fig-alt']}
     if (notebook, cell.get('id')) not in CELLS: return [cell]
     mod, line = CELLS[notebook, cell['id']]
@@ -44,7 +45,7 @@ def markdown(source):
     "Markdown of a cell: one-line summaries done, and links out of nbs/ made into links to the first page or the repository"
     source = re.sub(r'<summary>(.+?)</summary>', summary, source)
     source = re.sub(r'\]\(\.\./README\.md', '](index.md', source)
-    return re.sub(r'\[([^\]]*)\]\(\.\./([^)\s]*)\)', lambda m: api.link(*m.groups()), source)
+    return glossary.anchors(re.sub(r'\[([^\]]*)\]\(\.\./([^)\s]*)\)', lambda m: api.link(*m.groups()), source))
 
 def read_source(app, docname, source):
     if not str(app.env.doc2path(docname)).endswith('.ipynb'): return
@@ -105,11 +106,18 @@ def page_context(app, pagename, templatename, context, doctree):
         button('Edit', f'{api.REPO}/edit/main/{nb}', 'fas fa-pencil-alt', 'Suggest a change')]
     context['header_buttons'][:0] = buttons if api.KNOWN else buttons[1:2]
 
+def open_fold(self, node):
+    "A folded cell under its sentence; MyST-NB has two for it, which a screen reader hears as “Toggle hidden content”"
+    self.body.append(f'<details class="hide"><summary>{escape(node["prompt_show"], quote=False)}</summary>\n')
+
+def close_fold(self, node): self.body.append('</details>\n')
+
 def set_output_folder(app):
     "Pictures that myst-nb writes out go into the build folder, not beside the site"
     app.env.mystnb_config = app.env.mystnb_config.copy(output_folder=str(api.ROOT/'_build'/'site-output'))
 
 def setup(app):
+    app.add_node(HideCodeCellNode, override=True, html=(open_fold, close_fold))
     app.connect('builder-inited', set_output_folder, priority=900)
     app.connect('source-read', read_source)
     app.connect('doctree-read', link_names)
