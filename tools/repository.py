@@ -33,7 +33,7 @@ def write(path, repo=REPO):
     nb = json.loads(path.read_text(encoding='utf-8'))
     old = [c for c in nb['cells'] if c['cell_type'] == 'code' and is_hidden(''.join(c['source'])) and ''.join(c['source']) != hidden(repo)]
     for c in old: c['source'] = hidden(repo).splitlines(True)
-    if old: path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True)+'\n', encoding='utf-8')
+    if old: path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True)+'\n', encoding='utf-8', newline='\n')
     return bool(old)
 
 if __name__ == '__main__':

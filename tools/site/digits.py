@@ -10,7 +10,8 @@ import torch
 HERE = Path(__file__).resolve().parent
 ROOT, STATIC = HERE.parents[1], HERE/'static'
 FILE, PICTURE = STATIC/'digits.js', STATIC/'digits.png'
-HEAD = '// Written by tools/site/digits.py; what it holds is described there\nwindow.digits = '
+HEAD = ('// Written by tools/site/digits.py, which says what it holds. The ten samples are digits of MNIST, by Yann LeCun and Corinna Cortes, CC BY-SA 3.0\n'
+        'window.digits = ')
 if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
 import notes
 from notes.convolutions import Conv2d, Flatten, MaxPool2d
@@ -89,7 +90,7 @@ def load(path=FILE):
         layer.bias.data = numbers(saved['bias'], torch.float32)
     return d, model
 
-def write(d): FILE.write_text(HEAD+json.dumps(d, separators=(',', ':'))+'\n', encoding='utf-8')
+def write(d): FILE.write_text(HEAD+json.dumps(d, separators=(',', ':'))+'\n', encoding='utf-8', newline='\n')
 
 def save(model, command):
     "Write the file: the network, ten digits that it has not been trained on, and how all of it was made"

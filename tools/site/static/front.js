@@ -102,7 +102,13 @@ function softmax(x) {
   const top = Math.max(...x), e = x.map(v => Math.exp(v-top)), sum = e.reduce((a, b) => a+b)
   return e.map(v => v/sum)
 }
-window.front = {fitDigit, forward, logits, softmax}
+// How much ink lies on each pixel of the paper, from 0 to 255
+function ink(ctx) {
+  const {data} = ctx.getImageData(0, 0, PAPER, PAPER), out = new Uint8Array(PAPER*PAPER)
+  for (let i = 0; i < out.length; i++) out[i] = data[4*i+3]
+  return out
+}
+window.front = {fitDigit, forward, logits, softmax, ink}
 
 // ---- The page
 
@@ -138,8 +144,7 @@ function start(root) {
   // One reading for each frame, however many moves it has seen
   function read() { waiting ||= requestAnimationFrame(() => { waiting = 0; show() }) }
   function show() {
-    const alpha = ctx.getImageData(0, 0, PAPER, PAPER).data.filter((_, i) => i%4 == 3)
-    const pixels = fitDigit(alpha, PAPER, PAPER), steps = pixels && forward(pixels)
+    const pixels = fitDigit(ink(ctx), PAPER, PAPER), steps = pixels && forward(pixels)
     const p = pixels ? softmax([...steps.at(-1).data]) : Array(10).fill(0)
     const order = p.map((_, i) => i).sort((a, b) => p[b]-p[a]), percent = v => v > .995 ? '>99%' : `${Math.round(100*v)}%`
     bars.forEach((li, i) => {
