@@ -1,5 +1,6 @@
 "The notebooks: in sync with the package, outputs that a fresh run gives again, and the house's rules"
-import base64, importlib, io, json, os, re, shutil, subprocess, sys
+import ast, base64, importlib, io, json, os, re, shutil, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 import nbformat, pytest
 try: import tomllib
 except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
@@ -93,6 +94,73 @@ def test_no_network(run_cells):
     run_cells(tries, 'f("192.0.2.1", 80)', 'f("example.com", 80)', 's = socket.create_server(("127.0.0.1", 0))\nf(*s.getsockname())')
     said = [c.outputs[0].data['text/plain'] if c.outputs else None for c in read(run_cells.fresh).cells]
     assert 'without a network' in said[1] and 'without a network' in said[2] and said[3] is None
+
+def test_directives_tell_who_is_alone():
+    "Others run beside each other, nothing runs beside one that is alone, and it doesn't wait for ever"
+    turns, log, lock, gate = runner.Turns(), [], threading.Lock(), threading.Barrier(2, timeout=60)
+    def work(name, alone, meet=None):
+        with turns.turn(alone):
+            with lock: log.append(('in', name))
+            if meet: meet.wait()
+            time.sleep(.01)
+            with lock: log.append(('out', name))
+    with ThreadPoolExecutor(2) as pool: [f.result() for f in [pool.submit(work, n, False, gate) for n in 'ab']]  # each waits for the other to be in
+    log.clear()
+    def worker(name, cells):
+        for alone in cells: work(name, alone)
+    with ThreadPoolExecutor(3) as pool: [f.result() for f in [pool.submit(worker, 'a', [True]*5), pool.submit(worker, 'b', [False]*50), pool.submit(worker, 'c', [True, False]*5)]]
+    inside = []
+    for what, name in log:
+        inside = [*inside, name] if what == 'in' else [n for n in inside if n != name]
+        assert 'a' not in inside or inside == ['a'], log
+    assert not inside and len(log) == 2*65 and log.index(('out', 'a')) < 60, "whoever wants to be alone goes first"
+    turns.stop()
+    with pytest.raises(runner.Stopped):
+        with turns.turn(): pass
+
+@pytest.fixture
+def run_all(tmp_path, monkeypatch, capsys):
+    "Runs notebooks, given as name -> cells, as tools/run.py does; returns its exit code and what it printed"
+    monkeypatch.setattr(runner, 'NBS', tmp_path/'nbs')
+    monkeypatch.setattr(runner, 'BUILD', tmp_path/'_build')
+    monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+    (tmp_path/'nbs').mkdir()
+    def f(*names, **notebooks):
+        for name, sources in notebooks.items():
+            nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s, id=f'c{i}') for i, s in enumerate(sources)]), tmp_path/'nbs'/f'{name[1:]}.ipynb')
+        monkeypatch.setattr(sys, 'argv', ['run.py', *names])
+        code = 0
+        try: runner.main()
+        except SystemExit as e: code = e.code
+        return code, capsys.readouterr().out
+    f.fresh = lambda name: [''.join(o.data['text/plain'] for o in c.outputs) for c in read(tmp_path/'_build'/'nbs'/f'{name}.ipynb').cells]
+    return f
+
+def test_two_run_at_a_time_and_a_measuring_cell_alone(run_all):
+    "Each on one thread; alone with the machine's, unless the notebook says how many"
+    took = 'import time\nstart = time.time()\ntime.sleep(.3)\nstart, time.time()'
+    threads = 'import os, torch\nos.environ["OMP_NUM_THREADS"], torch.get_num_threads()'
+    code, _ = run_all(n00_a=[took, took, '#| alone: true\n'+took, took, threads, '#| alone: true\ntorch.get_num_threads()', threads],
+                      n01_b=['import os, torch\ntorch.set_num_threads(1)', '#| alone: true\ntorch.get_num_threads()', *[took]*6])
+    a, b = run_all.fresh('00_a'), run_all.fresh('01_b')
+    assert code == 0 and a[4:] == ["('1', 1)", '2', "('1', 1)"] and b[1] == '1'
+    start, end = ast.literal_eval(a[2])
+    others = [ast.literal_eval(t) for t in (a[0], a[1], a[3], *b[2:])]
+    assert all(e <= start or s >= end for s, e in others), "nothing beside the cell that is alone"
+
+def test_a_failure_stops_the_others(run_all):
+    start = time.perf_counter()
+    code, said = run_all(n00_a=['1', 'import time\ntime.sleep(3000)', '2'], n01_b=['1/0'], n02_c=['3'])
+    assert code == 1 and time.perf_counter()-start < 1000
+    assert '01_b.ipynb, cell 1 (id c0)' in said and 'ZeroDivisionError' in said and 'KeyboardInterrupt' not in said
+    assert [w for w in ('stopped', 'failed', '02_c') if w in said] == ['stopped', 'failed']
+
+def test_names_of_notebooks(run_all):
+    run_all(n02_full=['1'], n02a_mod=['2'], n03_x=['3'])
+    names = lambda *n: [p.stem for p in runner.notebooks(n)]
+    assert names('02') == names('02_full') == names('02_f') == ['02_full'] and names('02a', '03') == ['02a_mod', '03_x'] and len(names()) == 3
+    for wrong in ('04', '0', '02b'):
+        with pytest.raises(SystemExit, match=f'no one notebook {wrong} in'): names(wrong)
 
 # The house's rules --------------------------------------------------------------------------------------------------------
 
