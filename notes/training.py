@@ -29,7 +29,7 @@ def _check_classes(targ, c, name='targ'):
     if targ.is_floating_point() or targ.is_complex() or targ.dtype==torch.bool:
         raise ValueError(f"{name} holds {targ.dtype}, no classes: call {name}.long()")
     if not targ.numel(): raise ValueError(f"empty batch: {name} is {tuple(targ.shape)}")
-    if targ.device.type!='cpu': return
+    if targ.device.type!='cpu': return # to read a number is to wait for the device
     lo,hi = (v.item() for v in targ.aminmax())
     if lo<0 or hi>=c: raise ValueError(
         f"{name} holds {lo if lo<0 else hi}, but the classes go from 0 to {c-1}")
@@ -43,7 +43,7 @@ def _check_targ(x, targ):
 def logsumexp(
     x:Tensor, # Any floats, (..., c)
 )->Tensor: # One for each row, (...)
-    "`log(exp(x).sum(-1))` that can't overflow; `ValueError` for an empty or whole `x`"
+    "`log(exp(x).sum(-1))` that can't overflow; `ValueError` unless `x` holds floats"
     _check_logits(x)
     m = x.detach().amax(-1, keepdim=True)
     m = m.masked_fill(m.isinf(), 0.)
@@ -53,7 +53,7 @@ def logsumexp(
 def log_softmax(
     x:Tensor, # Logits, (..., c)
 )->Tensor: # Logarithms of the probabilities, (..., c)
-    "Logarithm of `softmax`, never of a 0; `ValueError` for an empty or whole `x`"
+    "Logarithm of `softmax`, finite where that is 0; `ValueError` unless `x` holds floats"
     _check_logits(x)
     x = x - x.detach().amax(-1, keepdim=True)
     return x - x.exp().sum(-1, keepdim=True).log()
@@ -61,7 +61,7 @@ def log_softmax(
 def softmax(
     x:Tensor, # Logits, (..., c)
 )->Tensor: # Probabilities: positive, and the sum of each row is 1, (..., c)
-    "`exp(x)` over its sum in a row; `ValueError` for an empty or whole `x`"
+    "`exp(x)` over its sum in a row; `ValueError` unless `x` holds floats"
     return log_softmax(x).exp()
 
 # %% ../nbs/03_minibatch_training.ipynb #f0e5c3f1
@@ -138,7 +138,7 @@ def accuracy(
     x:Tensor, # Logits, or probabilities, (n, c)
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # A number between 0 and 1, ()
-    "Share of rows largest at `targ`; `ValueError` for wrong shapes, dtypes, classes"
+    "Share of rows with `targ` largest; `ValueError` for wrong shapes, dtypes, classes"
     _check_targ(x, targ)
     return (x.argmax(1)==targ).float().mean()
 
@@ -177,7 +177,7 @@ def _set_groups(opt, params):
         g['params'],odd = list(g['params']),g.keys()-opt.defaults.keys()-{'params'}
         if odd: raise ValueError(f"{type(opt).__name__} knows no {', '.join(odd)}")
         if not 0<=g['lr']<math.inf: raise ValueError(f"lr {g['lr']} must be 0 or more")
-    if not (ps := opt._params()): raise ValueError("no parameters, or all used up")
+    if not (ps := opt._params()): raise ValueError("no parameters: iterator used up?")
     for p in ps: _check_tensor(p, 'each of params')
     if len({*map(id, ps)})<len(ps): raise ValueError("a parameter is given twice")
 def _check_saved(self, saved, kept):
@@ -327,7 +327,7 @@ def backprop(
     model, # Our `Module`, or an `nn.Module`
     loss_func, # Loss: our `Module` for a model of ours
 )->None:
-    "Gradients of all parameters, ours or autograd's; `TypeError` for a loss not ours"
+    "Gradients of all parameters; `TypeError` for our `Module` and a loss not ours"
     if not isinstance(model, Module): return loss.backward()
     if not isinstance(loss_func, Module): raise TypeError("use our CrossEntropy()")
     model.backward(loss_func.backward(), input_grad=False)
