@@ -53,7 +53,7 @@ def logsumexp(
 def log_softmax(
     x:Tensor, # Logits, (..., c)
 )->Tensor: # Logarithms of the probabilities, (..., c)
-    "Logarithm of `softmax`, finite where that is 0; `ValueError` unless `x` holds floats"
+    "Log of `softmax`, finite where that is 0; `ValueError` unless `x` holds floats"
     _check_logits(x)
     x = x - x.detach().amax(-1, keepdim=True)
     return x - x.exp().sum(-1, keepdim=True).log()
