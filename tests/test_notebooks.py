@@ -425,10 +425,12 @@ def test_heads_of_the_first_and_the_last():
     assert lint.broken(nb, ROOT/'nbs'/'99_last.ipynb', [lint.heads]) == []
     nb.cells[7].source = '## Summary\n\nNext, [02](02_fully_connected.ipynb).'
     assert lint.broken(nb, ROOT/'nbs'/'01_matmul.ipynb', [lint.heads]) == []
+    nb.cells[7].source = '## More\n\n## Summary\n\n- Done\n\nNext, [02](02_fully_connected.ipynb).\n\n## Questions\n\n[00a](00a_data.ipynb)'
+    assert lint.broken(nb, ROOT/'nbs'/'01_matmul.ipynb', [lint.heads]) == []
     nb.cells[7].source = '## Summary\n\nNext, [02a](02a_modules.ipynb).'
     assert lint.broken(nb, ROOT/'nbs'/'01_matmul.ipynb', [lint.heads])
 
-@pytest.mark.parametrize('source', ['A <dfn>tensor</dfn> is a block of numbers.', 'A <dfn title="kernel (compiled)">kernel</dfn> is compiled, an <dfn>epoch</dfn> is a pass.'])
+@pytest.mark.parametrize('source', ['A <dfn>tensor</dfn> is a block of numbers.', '## Tensors\n\nA <dfn>fan_in</dfn> is.\n\n| a |\n|---|\n\nA <dfn>layer</dfn> is.', 'A <dfn title="kernel (compiled)">kernel</dfn> is compiled, an <dfn>epoch</dfn> is a pass.'])
 def test_terms_pass(source): assert not found(made(('markdown', source)))
 
 @pytest.mark.parametrize('source', ['## A <dfn>tensor</dfn>', '| a <dfn>tensor</dfn> |\n|---|\n| 1 |', 'A <dfn></dfn> is a block.', 'A <dfn>`x`</dfn> is a block.', 'A <dfn class="x">tensor</dfn> is.', 'A <dfn>tensor is a block.',

@@ -190,6 +190,7 @@ def test_the_glossary_has_every_term_and_leads_to_its_place():
     ('A <dfn>loss</dfn>, as\nY. Bengio says, is 0.5\nor so! Next', 'A **loss**, as Y. Bengio says, is 0.5 or so!'),
     ('Words\n\n- One thing.\n- The <dfn>loss</dfn> is another\n\nMore', 'The **loss** is another'),
     ('It is\n\nThe <dfn>loss</dfn> is\n\n$$a\n= b$$\n\nMore', 'The **loss** is\n\n$$a\n= b$$'),
+    ('<dfn>Loss</dfn>, that is:\n\nMore', '**Loss**, that is.'), ('$$x$$\n\nand <dfn>loss</dfn> is it.', '**loss** is it.'),
     ('The <dfn>loss</dfn> is this.\n\n$$a$$', 'The **loss** is this.'),
     ('The (compiled) <dfn title="loss">losses</dfn> and the <dfn>kernel</dfn>.', 'The (compiled) **losses** and the kernel.'),
     ('“What for?” The **<dfn>loss</dfn>** falls.', 'The ****loss**** falls.'.replace('****', '**'))])
@@ -199,6 +200,7 @@ def test_sentences_around_terms(markdown, sentence):
 def test_terms_are_collected_once():
     nb = lambda *md: {'cells': [{'cell_type': 'markdown', 'source': [m]} for m in md] + [{'cell_type': 'code', 'source': '"<dfn>x</dfn>"'}]}
     assert glossary.collect({'00': nb('A <dfn>fan_in</dfn> is.'), '01': nb('A <dfn>learning\nrate</dfn> is.')}) == {'fan_in': ('00', 'A **fan_in** is.'), 'learning rate': ('01', 'A **learning rate** is.')}
+    assert list(glossary.collect({'00': nb('<dfn>Early stopping</dfn> ends. <dfn>ReLU</dfn> and <dfn>IQR</dfn> are. The <dfn>Kaiming way</dfn> is. <dfn title="Logit">Logits</dfn> are.')})) == ['early stopping', 'ReLU', 'IQR', 'Kaiming way', 'Logit']
     for twice in ({'00': nb('A <dfn>loss</dfn>.', 'A <dfn>Loss</dfn>.')}, {'00': nb('A <dfn>loss</dfn>.'), '01': nb('A <dfn title="loss">losses</dfn>.')}):
         with pytest.raises(ValueError, match='stands twice, in 00 and in 0'): glossary.collect(twice)
     assert glossary.anchors('A <dfn>fan_in</dfn>, <dfn title="kernel (of a convolution)">kernel</dfn>') == 'A <dfn id="term-fan-in">fan_in</dfn>, <dfn id="term-kernel-of-a-convolution">kernel</dfn>'
