@@ -107,7 +107,7 @@ def _kind(o, owner=''):
 
 def _entry(mod, obj, name, methods=()):
     "Lines that describe `name` of the module `obj`, and in them its `methods`"
-    o, (owner, _, last) = obj, name.rpartition('.')
+    o, owner = obj, name.rpartition('.')[0]
     for part in name.split('.'): o = inspect.getattr_static(o, part) if inspect.isclass(o) else getattr(o, part)
     kind = _kind(o, owner)
     if kind == 'property': o = o.fget
