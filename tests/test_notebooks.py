@@ -155,6 +155,13 @@ def test_a_failure_stops_the_others(run_all):
     assert '01_b.ipynb, cell 1 (id c0)' in said and 'ZeroDivisionError' in said and 'KeyboardInterrupt' not in said
     assert [w for w in ('stopped', 'failed', '02_c') if w in said] == ['stopped', 'failed']
 
+def test_storing_writes_what_others_read(run_all):
+    "Folds, the texts of pictures, and the language"
+    code, said = run_all('--store', n00_a=[f"#| code-summary: A picture\n#| fig-alt: A curve that rises.\nfrom IPython.display import Image\nimport base64\nImage(base64.b64decode('{curve()}'))"])
+    stored = read(runner.NBS/'00_a.ipynb')
+    assert code == 0 and stored.metadata.language_info == runner.LANGUAGE and stored.cells[0].metadata == {'jupyter': {'source_hidden': True}, 'cellView': 'form'}
+    assert stored.cells[0].outputs[0].metadata == {'image/png': {'alt': 'A curve that rises.'}}
+
 def test_names_of_notebooks(run_all):
     run_all(n02_full=['1'], n02a_mod=['2'], n03_x=['3'])
     names = lambda *n: [p.stem for p in runner.notebooks(n)]
