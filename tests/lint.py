@@ -140,14 +140,15 @@ def heads(nb, path):
         if int(minutes) != (m := count.minutes(count.count(nb))): yield f"its head says {minutes} minutes, and tools/count.py {m}"
     later = [n for n in series if n > path.name]
     coming = later[:1]+[n for n in later if not re.match(r'\d+[a-z]', n)][:1]  # a side road may be passed by
-    end = next((c['source'].strip().split('\n')[-1] for _, c in cells(nb, 'markdown') if re.match('## Summary', c['source'])), '')
+    summary = re.search(r'^## Summary\n(.*?)(?=^## |\Z)', '\n\n'.join(c['source'] for _, c in cells(nb, 'markdown')), re.S | re.M)
+    end = summary[1].strip().split('\n')[-1] if summary else ''
     if coming and not set(coming) & set(re.findall(r'\]\((\w+\.ipynb)', end)): yield f"the last line of the summary should lead to {' or '.join(coming)}, not say {end[-60:]!r}"
 
 def terms(nb, path):
     "A term is marked in prose, in a sentence: neither in a heading, nor in a table or a folded answer"
     for i, c in cells(nb, 'markdown'):
-        open_text = re.sub(r'<details\b.*?</details>|^#.*$|^\|.*$', '', c['source'], flags=re.S | re.M)
-        if c['source'].count('<dfn') != len(re.findall(r'<dfn(?: title="[^"<>]+")?>[^<>`$*_]+</dfn>', open_text)):
+        open_text = re.sub(r'<details\b.*?</details>|^[#|][^\n]*', '', c['source'], flags=re.S | re.M)
+        if c['source'].count('<dfn') != len(re.findall(r'<dfn(?: title="[^"<>]+")?>[^<>`$*]+</dfn>', open_text)):
             yield f"{where(i, c)}: a term is marked <dfn>so</dfn>, in plain text within a sentence; or <dfn title=\"as the glossary has it\">so</dfn>"
 
 def needless_masks(nb, path):

@@ -71,9 +71,11 @@ def _table(obj, module):
     ret = docs.pop('return', None)
     for n, d in docs.items():  # docments does not see the comment behind **kwargs
         if (m := re.search(rf'(\*\*?{n}),? *# (.+)', inspect.getsource(obj))) and not d.docment: d.docment, d.shown = m[2], m[1]
-    rows = [f"| `{d.get('shown', n)}` | {_cell(_type(d.anno))} | {'' if d.default is empty else f'`{_cell(_default(d.default, module))}`'} | {_cell(d.docment)} |"
+    rows = [(f"`{d.get('shown', n)}`", _cell(_type(d.anno)), '' if d.default is empty else f'`{_cell(_default(d.default, module))}`', _cell(d.docment))
             for n, d in docs.items() if n != 'self']
-    out = ['| Parameter | Type | Default | Meaning |', '|---|---|---|---|', *rows, ''] if rows else []
+    full = [i for i, column in enumerate(zip(*rows)) if any(column)]  # names and defaults alone stand in the signature
+    line = lambda cells: '| '+' | '.join(cells[i] for i in full)+' |'
+    out = [line(['Parameter', 'Type', 'Default', 'Meaning']), line(['---']*4), *map(line, rows), ''] if {1, 3} & set(full) else []
     if ret and (ret.docment or _type(ret.anno)):
         out += ['**Returns** ' + ': '.join(filter(None, [_type(ret.anno), _cell(ret.docment)])), '']
     return out
@@ -111,7 +113,7 @@ def _kind(o, owner=''):
 
 def _entry(mod, obj, name, methods=()):
     "Lines that describe `name` of the module `obj`, and in them its `methods`"
-    o, (owner, _, last) = obj, name.rpartition('.')
+    o, owner = obj, name.rpartition('.')[0]
     for part in name.split('.'): o = inspect.getattr_static(o, part) if inspect.isclass(o) else getattr(o, part)
     kind = _kind(o, owner)
     if kind == 'property': o = o.fget

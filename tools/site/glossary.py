@@ -31,9 +31,12 @@ def terms(markdown):
     bs = [*blocks(markdown), '']
     for b, following in zip(bs, bs[1:]):
         for m in DFN.finditer(b):
-            s = sentence(b, m.start())
+            s, term = re.sub(r'^(?:and|but|so) (?=<dfn)', '', sentence(b, m.start())), name(m)
             if s[-1] not in '.!?' and following.lstrip().startswith('$$'): s += '\n\n'+following.strip()
-            yield name(m), DFN.sub(lambda d: f'**{d[2]}**' if name(d) == name(m) else d[2], s)
+            elif s[-1] == ':': s = s[:-1]+'.'
+            text = DFN.sub(lambda d: f'**{d[2]}**' if name(d) == name(m) else d[2], s)
+            if not m[1] and s.startswith(m[0]) and len(first := re.match(r'\w*', term)[0]) > 1 and first == first.capitalize(): term = term[0].lower()+term[1:]  # a capital that begins a sentence
+            yield term, text
 
 def collect(notebooks):
     "{term: (name of the notebook, sentence)} from {name: notebook}; `ValueError` for a term that is marked twice"

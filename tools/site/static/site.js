@@ -23,7 +23,8 @@ addEventListener('afterprint', () => folded.forEach(d => { d.open = false }))
 // Links to the section before and the one after, which stay in view on pages of many screens
 addEventListener('DOMContentLoaded', () => {
   const heads = [...document.querySelectorAll('article.bd-article section > h2')]
-  if (heads.length < 3 || document.documentElement.scrollHeight < 4 * innerHeight) return
+  const first = !document.querySelector('.prev-next-area .left-prev')  // there one draws
+  if (first || heads.length < 3 || document.documentElement.scrollHeight < 4 * innerHeight) return
   const nav = document.createElement('nav')
   nav.className = 'sections'
   nav.setAttribute('aria-label', 'Sections')
