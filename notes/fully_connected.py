@@ -204,8 +204,9 @@ def check_grads(
     for k,x in xs.items():
         numeric = numerical_grad(lambda t: f(**{**xs,k:t}), x)
         res[k] = rel_error(gs[k], numeric),rel_error(gs[k], auto[k])
-    if all(e<tol for es in res.values() for e in es): return res
-    raise AssertionError(f"relative errors of {tol:g} or more:\n{res}")
+    if not all(e<tol for es in res.values() for e in es):
+        raise AssertionError(f"relative errors of {tol:g} or more:\n{res}")
+    return res
 
 # %% ../nbs/02_fully_connected.ipynb #b95a4e1b
 def relu_grad(
