@@ -101,7 +101,6 @@ def _holds_parameters(v, seen):
     seen.add(id(v))
     inside = [*v, *v.values()] if isinstance(v, dict) else v
     return any(_holds_parameters(o, seen) for o in inside)
-
 def _refuse_lost(name, v):
     if isinstance(v, nn.Module):
         raise TypeError(f"{name} is PyTorch's {_kind(v)}, which has no bwd: use ours")
