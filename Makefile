@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # PyPI's Linux wheels of torch carry CUDA, some gigabytes of it. PyTorch's own index has the build for the CPU;
 # where it can't be reached, pip goes on with the index it has.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-# A notebook's name, to run that one only: make run NB=01_matmul
+# A notebook's name or number, to run that one only: make run NB=01_matmul, make run NB=01
 NB ?=
 PORT ?= 8000
 # A benchmark's name, to measure that one only: make bench B=matmul
@@ -16,7 +16,7 @@ B ?=
 BENCH := .venv-bench
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: all help setup export run store docs site test lint lab serve lock bench clean
+.PHONY: all help setup export run store quick docs site test lint lab serve lock bench clean
 
 all: docs
 	@echo && echo "The site is in _docs/: open _docs/index.html, or type: make serve"
@@ -29,6 +29,7 @@ help:
 	@echo "make lab       open JupyterLab on the series"
 	@echo "make export    write the modules of notes/ from the notebooks"
 	@echo "make run       run the notebooks that changed (NB=01_matmul: only that one)"
+	@echo "make quick     export, run one notebook, and check it: NB=02, or NB=02a_modules; less than a minute"
 	@echo "make store     the same, and store their outputs in nbs/"
 	@echo "make bench     measure, beside other libraries where they can be had (B=matmul: only that one)"
 	@echo "make lock      choose new versions for requirements.txt"
@@ -46,6 +47,7 @@ $(READY): requirements.txt settings.ini setup.py pyproject.toml
 	@$(BIN)/python -c "open('$(READY)', 'w')"
 
 export: $(READY)
+	@$(BIN)/python tools/repository.py
 	@$(BIN)/nbdev-export
 
 run: export
@@ -53,6 +55,13 @@ run: export
 
 store: export
 	@$(BIN)/python tools/run.py --store $(NB)
+
+# Its module's tests, the answers to its questions and the rules for it; not the site, and not the planted bugs
+quick: export
+	@test -n "$(NB)" || (echo "Which one? make quick NB=02" && exit 1)
+	@$(BIN)/python tools/run.py $(NB)
+	@$(BIN)/ruff check
+	@$(BIN)/python tools/quick.py $(NB)
 
 docs: run
 	@$(BIN)/python tools/site/build.py
@@ -64,6 +73,7 @@ lint: $(READY)
 	@$(BIN)/ruff check
 
 test: docs lint
+	@$(BIN)/python tools/count.py
 	@$(BIN)/python -m pytest
 
 lab: $(READY)

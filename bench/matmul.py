@@ -1,6 +1,6 @@
 """The matrix product, rung by rung
 
-Every rung of [01_matmul](01_matmul.ipynb) on the series' example, 5 images of 784 pixels by 784×10 weights, and on square matrices as far as each can go in the
+Every rung of [01_matmul](01_matmul.ipynb), and the kernel of [01a_kernel](01a_kernel.ipynb), on the series' example, 5 images of 784 pixels by 784×10 weights, and on square matrices as far as each can go in the
 time. BLAS is what stands behind `@`. The peak is the fastest that any product ran here: BLAS at its best size, or the innermost tile of `matmul_blocked` on data
 that stay in the first-level cache. All in float32.
 """

@@ -8,12 +8,28 @@ __all__ = ['conv_size', 'unfold', 'conv2d', 'fold', 'conv2d_grad', 'max_pool2d',
 
 # %% ../nbs/04_convolutions.ipynb #dd916164
 import math,torch
+from fastcore.basics import patch
 from functools import reduce
 from itertools import accumulate,product
 from operator import index
 from torch import Tensor,nn
 from .fully_connected import _check_dtypes,_check_g,fans,kaiming_uniform_
 from .modules import Identity,Linear,Module,ReLU,Sum,accumulate_grad
+
+# %% ../nbs/04_convolutions.ipynb #384152cd
+def _check_size(n, kernel_size, stride, padding, dilation):
+    try: res = [*map(index, (n,kernel_size,stride,padding,dilation))]
+    except TypeError: least = 0
+    else: least = min(*res[:3], res[4], res[3]+1)
+    if least<1:
+        raise ValueError(f"n {n}, kernel_size {kernel_size}, stride {stride} and "
+                         f"dilation {dilation} must be whole numbers from 1 on, "
+                         f"and padding {padding} from 0 on")
+    reach = res[4]*(res[1]-1) + 1
+    if reach>res[0]+2*res[3]:
+        raise ValueError(f"a kernel that reaches over {reach} pixels doesn't fit into "
+                         f"{n} with {padding} of padding at each end")
+    return res
 
 # %% ../nbs/04_convolutions.ipynb #abc946fc
 def conv_size(
@@ -23,18 +39,9 @@ def conv_size(
     padding:int=0, # Zeros added at each end
     dilation:int=1, # Pixels from one weight of the kernel to the next
 )->int: # Positions of the kernel, which are the pixels of the output
-    "Size of a convolution's output along one side; `ValueError` where the kernel doesn't fit, or a number is too small"
-    try: n,kernel_size,stride,padding,dilation = map(index, (n,kernel_size,stride,padding,dilation))
-    except TypeError: least = 0
-    else: least = min(n,kernel_size,stride,dilation,padding+1)
-    if least<1:
-        raise ValueError(f"n {n}, kernel_size {kernel_size}, stride {stride} and dilation {dilation} "
-                         f"must be whole numbers from 1 on, and padding {padding} from 0 on")
-    reach = dilation*(kernel_size-1) + 1
-    if reach>n+2*padding:
-        raise ValueError(f"a kernel that reaches over {reach} pixels doesn't fit into {n} "
-                         f"with {padding} of padding at each end")
-    return (n + 2*padding - reach)//stride + 1
+    "Size of the output along one side; `ValueError` where the kernel doesn't fit"
+    n,k,stride,p,d = _check_size(n, kernel_size, stride, padding, dilation)
+    return (n + 2*p - d*(k-1) - 1)//stride + 1
 
 # %% ../nbs/04_convolutions.ipynb #d8c9f943
 def _pair(v, name, least=1):
@@ -49,7 +56,11 @@ def _pairs(kernel_size, stride, padding, dilation=1):
     return (_pair(kernel_size, 'kernel_size'),_pair(stride, 'stride'),
             _pair(padding, 'padding', 0),_pair(dilation, 'dilation'))
 
-# %% ../nbs/04_convolutions.ipynb #b01e56a5
+def _check_images(x):
+    if x.ndim!=4 or not x.numel():
+        raise ValueError("x must be (n, channels, height, width), none of them 0, "
+                         f"not {tuple(x.shape)}")
+
 def _pad(x, padding, value):
     "`x` in a frame of `value`, a copy where there is a frame"
     (n,c,h,w),(ph,pw) = x.shape,padding
@@ -58,10 +69,10 @@ def _pad(x, padding, value):
     out[:,:,ph:ph+h,pw:pw+w] = x
     return out
 
+# %% ../nbs/04_convolutions.ipynb #b01e56a5
 def _windows(x, kernel_size, stride=1, padding=0, dilation=1, value=0.):
     "All windows as a view: (n, channels, *kernel size, *output size)"
-    if x.ndim!=4 or not x.numel():
-        raise ValueError(f"x must be (n, channels, height, width), none of them 0, not {tuple(x.shape)}")
+    _check_images(x)
     k,s,p,d = _pairs(kernel_size, stride, padding, dilation)
     size = [conv_size(*a) for a in zip(x.shape[2:], k, s, p, d)]
     x = _pad(x, p, value)
@@ -77,7 +88,7 @@ def unfold(
     padding:int|tuple=0, # Zeros added at each end
     dilation:int|tuple=1, # Distance from one pixel of a window to the next
 )->Tensor: # One window a column, (n, c·kh·kw, positions)
-    "Every window of every image as a column; `ValueError` where it doesn't fit or a setting is wrong"
+    "Every window as a column; `ValueError` where it doesn't fit or a setting is wrong"
     u = _windows(x, kernel_size, stride, padding, dilation)
     return u.clone(memory_format=torch.contiguous_format).flatten(4).flatten(1,3)
 
@@ -85,12 +96,26 @@ def unfold(
 def _check_conv(x, w, b=None, g=None):
     sx,sw = tuple(x.shape),tuple(w.shape)
     if w.ndim!=4 or not w.numel():
-        raise ValueError(f"w must be (out, in, kernel height, kernel width), none of them 0, not {sw}")
+        raise ValueError("w must be (out, in, kernel height, kernel width), "
+                         f"none of them 0, not {sw}")
     if x.ndim==4 and sx[1]!=sw[1]:
-        raise ValueError(f"x {sx} has {sx[1]} channels, but w {sw} has weights for {sw[1]}")
+        raise ValueError(f"x {sx} has {sx[1]} channels, "
+                         f"but w {sw} has weights for {sw[1]}")
     if b is not None and b.shape!=sw[:1]:
-        raise ValueError(f"b {tuple(b.shape)} and w {sw} don't fit: b must be ({sw[0]},)")
+        raise ValueError(f"b {tuple(b.shape)} and w {sw} don't fit: "
+                         f"b must be ({sw[0]},)")
     _check_dtypes(x=x, w=w, b=b, g=g)
+
+def _check_cols(cols, size, kernel_size, stride, padding, dilation):
+    "Size of the images, and shape of the windows that `cols` hold"
+    size,(kh,kw) = _pair(size, 'size'),_pair(kernel_size, 'kernel_size')
+    settings = _pairs(kernel_size, stride, padding, dilation)
+    oh,ow = (conv_size(*a) for a in zip(size, *settings))
+    no_c = cols.ndim!=3 or not cols.numel() or cols.shape[1]%(kh*kw)
+    if no_c or cols.shape[2]!=oh*ow:
+        raise ValueError(f"cols {tuple(cols.shape)} don't fit: "
+                         f"they must be (n, c·{kh}·{kw}, {oh}·{ow})")
+    return size,(len(cols),cols.shape[1]//(kh*kw),kh,kw,oh,ow)
 
 # %% ../nbs/04_convolutions.ipynb #3f0d9dad
 def conv2d(
@@ -101,7 +126,7 @@ def conv2d(
     padding:int|tuple=0, # Zeros added at each end
     dilation:int|tuple=1, # Distance from one weight of the kernel to the next
 )->Tensor: # Outputs, (n, out, oh, ow)
-    "Each kernel at each position; `ValueError` where shapes or dtypes don't fit or a setting is wrong"
+    "Each kernel at each position; `ValueError` where shapes, dtypes, settings clash"
     _check_conv(x, w, b)
     u = _windows(x, w.shape[2:], stride, padding, dilation)
     out = w.flatten(1)@u.flatten(4).flatten(1,3)
@@ -110,7 +135,7 @@ def conv2d(
 
 # %% ../nbs/04_convolutions.ipynb #88a8296e
 def _add_windows(u, size, stride=1, padding=0, dilation=1):
-    "Each element of `u` added to the pixel that `_windows` took it from, in images of `size` (h, w)"
+    "Each element of `u` added to the pixel that it is from, in images of `size` (h, w)"
     n,c,kh,kw,oh,ow = u.shape
     _,(sh,sw),(ph,pw),(dh,dw) = _pairs((kh,kw), stride, padding, dilation)
     x = u.new_zeros(n, c, size[0]+2*ph, size[1]+2*pw)
@@ -128,19 +153,11 @@ def fold(
     padding:int|tuple=0, # Zeros that `unfold` added at each end
     dilation:int|tuple=1, # Distance from one pixel of a window to the next
 )->Tensor: # Images, (n, c, h, w): at each pixel the sum of all its copies
-    "Columns of `unfold` added up into images; `ValueError` where shapes don't fit or a setting is wrong"
-    size,(kh,kw) = _pair(size, 'size'),_pair(kernel_size, 'kernel_size')
-    oh,ow = (conv_size(*a) for a in zip(size, *_pairs(kernel_size, stride, padding, dilation)))
-    if cols.ndim!=3 or not cols.numel() or cols.shape[1]%(kh*kw) or cols.shape[2]!=oh*ow:
-        raise ValueError(f"cols {tuple(cols.shape)} don't fit: they must be (n, c·{kh}·{kw}, {oh}·{ow})")
-    return _add_windows(cols.reshape(len(cols), -1, kh, kw, oh, ow), size, stride, padding, dilation)
+    "Columns added up into images; `ValueError` where shapes or a setting don't fit"
+    size,shape = _check_cols(cols, size, kernel_size, stride, padding, dilation)
+    return _add_windows(cols.reshape(shape), size, stride, padding, dilation)
 
 # %% ../nbs/04_convolutions.ipynb #47dc592e
-def _columns(x, w, stride, padding, dilation):
-    "Windows of all images, (c·kh·kw, n·positions), and the size of the output"
-    u = _windows(x, w.shape[2:], stride, padding, dilation)
-    return u.permute(1,2,3,0,4,5).reshape(w[0].numel(), -1),u.shape[4:]
-
 def conv2d_grad(
     g:Tensor, # Gradient with respect to what `conv2d` returned, (n, out, oh, ow)
     x:Tensor, # Images that it was given, (n, c, h, w)
@@ -150,10 +167,11 @@ def conv2d_grad(
     padding:int|tuple=0, # Zeros added at each end
     dilation:int|tuple=1, # Distance from one weight of the kernel to the next
     input_grad:bool=True, # Compute the gradient of `x`? None in its place otherwise
-)->tuple[Tensor,Tensor,Tensor]: # Gradients with respect to `x`, `w` and `b`; None for a `b` of None
-    "Gradients of `conv2d`; `ValueError` where shapes or dtypes don't fit or a setting is wrong"
+)->tuple[Tensor,Tensor,Tensor]: # Gradients of `x`, `w` and `b`; None for a `b` of None
+    "Gradients of `conv2d`; `ValueError` where shapes, dtypes or a setting don't fit"
     _check_conv(x, w, b, g)
-    cols,size = _columns(x, w, stride, padding, dilation)
+    u = _windows(x, w.shape[2:], stride, padding, dilation)
+    size,cols = u.shape[4:],u.permute(1,2,3,0,4,5).reshape(w[0].numel(), -1)
     _check_g(g, (len(x),len(w),*size))
     g = g.transpose(0,1).flatten(1)
     g_w,g_b = (g@cols.t()).view(w.shape),None if b is None else g.sum(1)
@@ -165,41 +183,54 @@ def conv2d_grad(
 def _pool_windows(x, kernel_size, stride, padding, value=0.):
     k,p = _pair(kernel_size, 'kernel_size'),_pair(padding, 'padding', 0)
     if any(2*a>b for a,b in zip(p, k)):
-        raise ValueError(f"padding {padding} is more than half of kernel_size {kernel_size}: "
-                         "some windows would hold nothing but padding")
+        raise ValueError(f"padding {padding} is more than half of kernel_size "
+                         f"{kernel_size}: some windows would hold nothing but padding")
     return _windows(x, k, k if stride is None else stride, p, value=value)
+
+def _pool_pairs(kernel_size, stride, padding):
+    stride = kernel_size if stride is None else stride
+    return _pairs(kernel_size, stride, padding)[:3]
 
 def _moved(u):
     "The pictures that `_windows` holds, one for each pixel of the window"
     return [u[:,:,i,j] for i,j in product(*map(range, u.shape[2:4]))]
 
-# %% ../nbs/04_convolutions.ipynb #30a0d0c1
 def _least(x):
     "What no pixel of `x` is below; `ValueError` where none is larger than another"
     if x.is_floating_point(): return -math.inf
-    if x.is_complex() or x.dtype==torch.bool: raise ValueError(f"x must hold numbers with an order, not {x.dtype}")
+    if x.is_complex() or x.dtype==torch.bool:
+        raise ValueError(f"x must hold numbers with an order, not {x.dtype}")
     return torch.iinfo(x.dtype).min
 
+def _check_floats(x):
+    if not (x.is_floating_point() or x.is_complex()):
+        raise ValueError(f"x must hold floats, not {x.dtype}: call x.float()")
+
+# %% ../nbs/04_convolutions.ipynb #30a0d0c1
 def max_pool2d(
     x:Tensor, # Images, (n, c, h, w)
     kernel_size:int|tuple, # Size of a window
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Minus infinity added at each end, or the least whole number
 )->Tensor: # Largest of each window, (n, c, oh, ow)
-    "Largest of each window; `ValueError` where the window doesn't fit or a setting is wrong"
+    "Largest of each window; `ValueError` where it doesn't fit or a setting is wrong"
     first,*rest = _moved(_pool_windows(x, kernel_size, stride, padding, _least(x)))
     return reduce(torch.maximum, rest or [first], first)
 
-# %% ../nbs/04_convolutions.ipynb #0a967c1f
+# %% ../nbs/04_convolutions.ipynb #932ce0d4
 def _leaders(u, width, stride, padding):
-    "Index in the flattened image of each window's largest pixel: the first of equals, the last NaN, none in the padding"
-    row,col = (torch.arange(n, device=u.device)*s - p for n,s,p in zip(u.shape[4:], stride, padding))
+    "Index in the flattened image of each window's largest pixel, none in the padding"
+    row,col = (torch.arange(n, device=u.device)*s - p
+               for n,s,p in zip(u.shape[4:], stride, padding))
     moved,places = _moved(u),[*product(*map(range, u.shape[2:4]))]
-    lead = (row.clamp(min=0)[:,None]*width + col.clamp(min=0)).expand(moved[0].shape)
+    lead = row.clamp(min=0)[:,None]*width + col.clamp(min=0)
+    lead = lead.expand(moved[0].shape)
     for (i,j),v,best in zip(places[1:], moved[1:], accumulate(moved, torch.maximum)):
-        lead = torch.where((v>best)|v.isnan(), (row+i)[:,None]*width + col+j, lead)
+        here = (row+i)[:,None]*width + col+j
+        lead = torch.where((v>best)|v.isnan(), here, lead)
     return lead
 
+# %% ../nbs/04_convolutions.ipynb #0a967c1f
 def max_pool2d_grad(
     g:Tensor, # Gradient with respect to what `max_pool2d` returned, (n, c, oh, ow)
     x:Tensor, # Images that it was given, (n, c, h, w)
@@ -207,12 +238,13 @@ def max_pool2d_grad(
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Minus infinity added at each end, or the least whole number
 )->Tensor: # Gradient with respect to `x`
-    "All of `g` to the first of the largest in each window; `ValueError` as for `max_pool2d`, or where `g` doesn't fit"
+    "All of `g` to the first of the largest; `ValueError` where shapes, settings clash"
     u = _pool_windows(x, kernel_size, stride, padding, _least(x))
     _check_g(g, (*u.shape[:2],*u.shape[4:]))
-    _,s,p,_ = _pairs(kernel_size, kernel_size if stride is None else stride, padding)
+    _,s,p = _pool_pairs(kernel_size, stride, padding)
     g_x = g.new_zeros(*x.shape[:2], x[0,0].numel())
-    return g_x.scatter_add_(2, _leaders(u, x.shape[3], s, p).flatten(2), g.flatten(2)).view(x.shape)
+    g_x.scatter_add_(2, _leaders(u, x.shape[3], s, p).flatten(2), g.flatten(2))
+    return g_x.view(x.shape)
 
 # %% ../nbs/04_convolutions.ipynb #6fa1b2b5
 def avg_pool2d(
@@ -221,11 +253,10 @@ def avg_pool2d(
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Zeros added at each end, which count as pixels
 )->Tensor: # Mean of each window, (n, c, oh, ow)
-    "Mean of each window; `ValueError` for whole numbers, where the window doesn't fit or a setting is wrong"
-    if not (x.is_floating_point() or x.is_complex()): raise ValueError(f"x must hold floats, not {x.dtype}: call x.float()")
+    "Mean of each window; `ValueError` for whole numbers, and where it doesn't fit"
+    _check_floats(x)
     return _pool_windows(x, kernel_size, stride, padding).mean((2,3))
 
-# %% ../nbs/04_convolutions.ipynb #a075a124
 def avg_pool2d_grad(
     g:Tensor, # Gradient with respect to what `avg_pool2d` returned, (n, c, oh, ow)
     x:Tensor, # Images that it was given, (n, c, h, w)
@@ -233,19 +264,21 @@ def avg_pool2d_grad(
     stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
     padding:int|tuple=0, # Zeros added at each end
 )->Tensor: # Gradient with respect to `x`
-    "An equal share of `g` to each pixel of the window; `ValueError` as for `avg_pool2d`, or where `g` doesn't fit"
+    "An equal share of `g` to each pixel; `ValueError` where shapes, settings don't fit"
     n,c,kh,kw,oh,ow = _pool_windows(x, kernel_size, stride, padding).shape
     _check_g(g, (n,c,oh,ow))
     g_u = (g/(kh*kw))[:,:,None,None].expand(n, c, kh, kw, oh, ow)
-    return _add_windows(g_u, x.shape[2:], kernel_size if stride is None else stride, padding)
+    _,s,p = _pool_pairs(kernel_size, stride, padding)
+    return _add_windows(g_u, x.shape[2:], s, p)
 
 # %% ../nbs/04_convolutions.ipynb #58338e8b
 def _refuse(layer, given, **agree):
-    "Refuse settings that PyTorch's layer of this name has and ours has not, but for the values where the two agree"
     for k,v in given.items():
         name = type(layer).__name__
         if k not in agree: raise TypeError(f"{name} knows no {k}")
-        if v!=agree[k]: raise ValueError(f"{name} knows {k}={agree[k]!r} only, not {v!r}: take nn.{name}")
+        if v!=agree[k]:
+            raise ValueError(f"{name} knows {k}={agree[k]!r} only, not {v!r}: "
+                             f"take nn.{name}")
 
 # %% ../nbs/04_convolutions.ipynb #9fbec6f0
 class Conv2d(Module):
@@ -261,95 +294,117 @@ class Conv2d(Module):
         bias:bool=True, # Add a bias?
         device=None, # Where the parameters lie; PyTorch's default if not given
         dtype=None, # What they are made of; PyTorch's default if not given
-        a:float=math.sqrt(5), # Slope for `kaiming_uniform_`: PyTorch's √5, or 0 where a ReLU follows
+        a:float=math.sqrt(5), # Slope for `kaiming_uniform_`; 0 where a ReLU follows
         **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
         _refuse(self, kwargs, groups=1, padding_mode='zeros')
         self.kernel_size,*how = _pairs(kernel_size, stride, padding, dilation)
         self.stride,self.padding,self.dilation = how
-        w = kaiming_uniform_(torch.empty(out_channels, in_channels, *self.kernel_size, device=device, dtype=dtype), a)
-        self.weight,self.bias = nn.Parameter(w, requires_grad=False),None
+        shape = out_channels,in_channels,*self.kernel_size
+        w = kaiming_uniform_(torch.empty(shape, device=device, dtype=dtype), a)
         bound = 1/math.sqrt(fans(w)[0])
-        if bias: self.bias = nn.Parameter(w.new_empty(out_channels).uniform_(-bound, bound), requires_grad=False)
-    def _how(self): return self.stride,self.padding,self.dilation
-    def forward(self, x): return conv2d(x, self.weight, self.bias, *self._how())
-    def bwd(self, g, x):
-        g_x,g_w,g_b = conv2d_grad(g, x, self.weight, self.bias, *self._how(), self.needs_input_grad)
-        accumulate_grad(self.weight, g_w)
-        if self.bias is not None: accumulate_grad(self.bias, g_b)
-        return g_x
+        b = w.new_empty(out_channels).uniform_(-bound, bound) if bias else None
+        self.weight = nn.Parameter(w, requires_grad=False)
+        self.bias = nn.Parameter(b, requires_grad=False) if bias else None
+
+# %% ../nbs/04_convolutions.ipynb #7eee131a
+@patch
+def _how(self:Conv2d): return self.stride,self.padding,self.dilation
+@patch
+def forward(self:Conv2d, x): return conv2d(x, self.weight, self.bias, *self._how())
+@patch
+def bwd(self:Conv2d, g, x):
+    args = x,self.weight,self.bias,*self._how(),self.needs_input_grad
+    g_x,g_w,g_b = conv2d_grad(g, *args)
+    accumulate_grad(self.weight, g_w)
+    if self.bias is not None: accumulate_grad(self.bias, g_b)
+    return g_x
 
 # %% ../nbs/04_convolutions.ipynb #1cbf800a
 class MaxPool2d(Module):
     "`max_pool2d` as a layer"
     def __init__(self,
         kernel_size:int|tuple, # Size of a window
-        stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
-        padding:int|tuple=0, # Minus infinity added at each end, or the least whole number
+        stride:int|tuple=None, # From one window to the next; `kernel_size` without
+        padding:int|tuple=0, # Minus infinity (or the least number) at each end
         **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
         _refuse(self, kwargs, dilation=1, return_indices=False, ceil_mode=False)
-        stride = kernel_size if stride is None else stride
-        self.kernel_size,self.stride,self.padding,_ = _pairs(kernel_size, stride, padding)
-    def forward(self, x): return max_pool2d(x, self.kernel_size, self.stride, self.padding)
-    def bwd(self, g, x): return max_pool2d_grad(g, x, self.kernel_size, self.stride, self.padding)
+        how = _pool_pairs(kernel_size, stride, padding)
+        self.kernel_size,self.stride,self.padding = how
+    def _how(self): return self.kernel_size,self.stride,self.padding
+    def forward(self, x): return max_pool2d(x, *self._how())
+    def bwd(self, g, x): return max_pool2d_grad(g, x, *self._how())
 
 # %% ../nbs/04_convolutions.ipynb #edb3a218
 class AvgPool2d(Module):
     "`avg_pool2d` as a layer"
     def __init__(self,
         kernel_size:int|tuple, # Size of a window
-        stride:int|tuple=None, # Distance from one window to the next; `kernel_size` without
+        stride:int|tuple=None, # From one window to the next; `kernel_size` without
         padding:int|tuple=0, # Zeros added at each end, which count as pixels
-        **kwargs, # PyTorch's other settings, at the values that stand in the next line
+        **kwargs, # PyTorch's other settings, at the values that stand in the next lines
     ):
-        _refuse(self, kwargs, ceil_mode=False, count_include_pad=True, divisor_override=None)
-        stride = kernel_size if stride is None else stride
-        self.kernel_size,self.stride,self.padding,_ = _pairs(kernel_size, stride, padding)
-    def forward(self, x): return avg_pool2d(x, self.kernel_size, self.stride, self.padding)
-    def bwd(self, g, x): return avg_pool2d_grad(g, x, self.kernel_size, self.stride, self.padding)
+        agree = dict(ceil_mode=False, count_include_pad=True, divisor_override=None)
+        _refuse(self, kwargs, **agree)
+        how = _pool_pairs(kernel_size, stride, padding)
+        self.kernel_size,self.stride,self.padding = how
+    def _how(self): return self.kernel_size,self.stride,self.padding
+    def forward(self, x): return avg_pool2d(x, *self._how())
+    def bwd(self, g, x): return avg_pool2d_grad(g, x, *self._how())
 
 class Flatten(Module):
-    "One row for each image: (n, c, h, w) becomes (n, c·h·w); `ValueError` without a batch"
+    "One row an image: (n, c, h, w) becomes (n, c·h·w); `ValueError` without a batch"
     def __init__(self,
         **kwargs, # PyTorch's settings, at the values that stand in the next line
     ): _refuse(self, kwargs, start_dim=1, end_dim=-1)
     def forward(self, x):
-        if x.ndim<2: raise ValueError(f"x {tuple(x.shape)} has no batch: it must be (n, ...)")
-        return x.flatten(1)
+        if x.ndim>1: return x.flatten(1)
+        raise ValueError(f"x {tuple(x.shape)} has no batch: it must be (n, ...)")
     def bwd(self, g, x): return g.reshape(x.shape)
 
 # %% ../nbs/04_convolutions.ipynb #80da9b74
 def _is_pointwise(l):
     "Is `l` known to take each place by itself?"
-    if type(l).__module__=='torch.nn.modules.activation': return not hasattr(l, 'dim') # as GLU has, and Softmax
-    return isinstance(l, (ReLU,Identity,nn.Identity,nn.BatchNorm2d,nn.Dropout,nn.Dropout2d,nn.AlphaDropout,nn.Softmax2d))
+    if type(l).__module__=='torch.nn.modules.activation':
+        return not hasattr(l, 'dim') # as GLU has, and Softmax
+    return isinstance(l, (ReLU,Identity,nn.Identity,nn.BatchNorm2d,nn.Dropout,
+                          nn.Dropout2d,nn.AlphaDropout,nn.Softmax2d))
 
 def _window(l, side, name):
     "Kernel size, stride, padding at the start and dilation of a layer, along one side"
-    if isinstance(l, nn.ConstantPad2d): return 1,1,l.padding[0 if side else 2],1 # left, right, top, bottom
+    if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):
+        raise ValueError(f"{name} has no places left: pass the layers before it")
+    if list(l.children()):
+        raise ValueError(f"{name} holds layers: pass these, in one list")
+    if isinstance(l, nn.ConstantPad2d): # left, right, top, bottom
+        return 1,1,l.padding[0 if side else 2],1
     if _is_pointwise(l): return 1,1,0,1
     windows = Conv2d,MaxPool2d,AvgPool2d,nn.Conv2d,nn.MaxPool2d,nn.AvgPool2d
     if not isinstance(l, windows) or getattr(l, 'padding_mode', 'zeros')!='zeros':
-        raise ValueError(f"{name} has no window of fixed size that is known here: pass the layers before it, "
+        raise ValueError(f"{name} has no window of fixed size that is known here: "
+                         "pass the layers before it, "
                          "and leave it out if it takes each place by itself")
-    return tuple(p[side] for p in _pairs(l.kernel_size, l.stride, l.padding, getattr(l, 'dilation', 1)))
+    how = l.kernel_size,l.stride,l.padding,getattr(l, 'dilation', 1)
+    return tuple(p[side] for p in _pairs(*how))
+
+def _check_side(layers, side):
+    if side not in (0,1):
+        raise ValueError(f"side must be 0 for rows or 1 for columns, not {side!r}")
+    if isinstance(layers, Sum):
+        raise ValueError("a Sum is of branches side by side: "
+                         "pass the layers of one of them")
 
 # %% ../nbs/04_convolutions.ipynb #e7ab9ded
 def receptive_field(
     layers, # Layers of ours or of PyTorch's, in their order: a list or a Sequential
     side:int=0, # 0 for rows, 1 for columns
-)->list: # (size, stride, start) for each layer, in pixels: unit i sees `size` pixels from `start+i*stride` on
-    "How far each layer sees along one side; `ValueError` for a layer without places or a fixed window, or one that holds others"
-    if side not in (0,1): raise ValueError(f"side must be 0 for rows or 1 for columns, not {side!r}")
+)->list: # (size, stride, start) of each: unit i sees `size` pixels from start+i*stride
+    "How far each layer sees; `ValueError` if one has no fixed window or holds others"
+    _check_side(layers, side)
     size,stride,start,res = 1,1,0,[]
-    if isinstance(layers, Sum): raise ValueError("a Sum is of branches side by side: pass the layers of one of them")
     for i,l in enumerate(layers):
-        name = f"layer {i}, {type(l).__name__},"
-        if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):
-            raise ValueError(f"{name} has no places left: pass the layers before it")
-        if list(l.children()): raise ValueError(f"{name} holds layers: pass these, in one list")
-        k,s,p,d = _window(l, side, name)
+        k,s,p,d = _window(l, side, f"layer {i}, {type(l).__name__},")
         size,start,stride = size + d*(k-1)*stride,start - p*stride,s*stride
         res.append((size,stride,start))
     return res

@@ -15,7 +15,7 @@ from torch import Tensor
 
 # %% ../nbs/00_exports.ipynb #79f850d1
 def _top(src):
-    "The lines at the top of a cell's text: marks, blank ones, and magics such as `%%time`"
+    "The lines at the top of a cell: marks, blank ones, and magics such as `%%time`"
     return [*takewhile(lambda l: re.match(r'\s*(#\s*\||%%\w|$)', l), src.split('\n'))]
 
 def _marks(src):
@@ -31,97 +31,128 @@ def _comments(src):
     "(line, comment) in `src`; every line where Python can't tell comments from strings"
     tokens = tokenize.generate_tokens(io.StringIO(src, newline=None).readline)
     try: return [(t.start[0],t.string) for t in tokens if t.type==tokenize.COMMENT]
-    except (tokenize.TokenError,SyntaxError,ValueError): return [*enumerate(src.split('\n'), 1)]
+    except (tokenize.TokenError,SyntaxError,ValueError):
+        return [*enumerate(src.split('\n'), 1)]
+
+def _mark_refused(name, value, kind):
+    "Why a mark of a cell of `kind` does nothing, or not what it does here; or None"
+    if kind!='code': return "a mark belongs at the top of a code cell"
+    elif name not in _KNOWN:
+        return f"nobody knows the mark `{name}`, only {', '.join(sorted(_KNOWN))}"
+    elif name=='export' and value:
+        return f"`export` takes no name, and has `{value}`: write `#| export`"
+    elif name=='default_exp' and not value.isidentifier():
+        return f"`{value}` can't name a module: use letters, digits and `_`"
 
 def _refused(src, kind='code', metadata=()):
-    "(line, why) of the marks of a cell that would do nothing, or not what they do here"
-    if 'nbdev' in metadata: yield 1,"a mark in the metadata isn't read: write a line `#| name`"
+    "(line, why) of each mark of a cell that is refused"
+    if 'nbdev' in metadata:
+        yield 1,"a mark in the metadata isn't read: write a line `#| name`"
     for n,line in enumerate(_top(src), 1):
         for name,value in _marks(line).items():
-            if kind!='code': yield n,"a mark belongs at the top of a code cell"
-            elif name not in _KNOWN: yield n,f"nobody knows the mark `{name}`, only {', '.join(sorted(_KNOWN))}"
-            elif name=='export' and value: yield n,f"`export` takes no name, and has `{value}`: write `#| export`"
-            elif name=='default_exp' and not value.isidentifier():
-                yield n,f"`{value}` can't name a module: use letters, digits and `_`"
+            if why := _mark_refused(name, value, kind): yield n,why
     for n,line in _comments(src) if kind=='code' else []:
         if n>len(_top(src)) and re.match(r'\s*#\s*\|', line):
             yield n,"a mark below code does nothing: move it to the top"
 
+# %% ../nbs/00_exports.ipynb #37a9fb8a
+def _patches(o):
+    "Is the definition `o` a method that `@patch` adds to a class?"
+    called = [getattr(getattr(d,'func',d), 'id', '') for d in o.decorator_list]
+    return any(d.startswith('patch') for d in called)
+
+def _all_refused(o):
+    "The error for `_all_`, with which nbdev makes private names public"
+    why = "`_all_` isn't read: what is public has no underscore"
+    return SyntaxError(why, ('', o.lineno, 0, ''))
+
 # %% ../nbs/00_exports.ipynb #2ec5af6a
 def _public_names(src):
-    "Names of the functions, classes and variables that `src` defines, without those that start with an underscore"
+    "Names that `src` defines, without those that start with an underscore"
     res = []
     for o in ast.parse(src).body:
         if isinstance(o, (ast.FunctionDef,ast.AsyncFunctionDef,ast.ClassDef)):
-            called = [getattr(getattr(d,'func',d), 'id', '') for d in o.decorator_list]
-            if not any(d.startswith('patch') for d in called): res.append(o.name)
+            if not _patches(o): res.append(o.name)
         elif isinstance(o, (ast.Assign,ast.AnnAssign,ast.AugAssign)):
-            targets = getattr(o, 'targets', None) or [o.target]
-            res += [n.id for t in targets for n in getattr(t,'elts',[t]) if isinstance(n, ast.Name)]
-            if '_all_' in res: raise SyntaxError("`_all_` isn't read: what is public has no underscore", ('', o.lineno, 0, ''))
+            for t in getattr(o, 'targets', None) or [o.target]:
+                res += [n.id for n in getattr(t,'elts',[t]) if isinstance(n, ast.Name)]
+            if '_all_' in res: raise _all_refused(o)
     return list(dict.fromkeys(n for n in res if n[0]!='_'))
 
 # %% ../nbs/00_exports.ipynb #53ee1e9a
 def _relative_imports(src, pkg):
-    "`src` with `from pkg.x import y` turned into `from .x import y`; `SyntaxError` where it isn't a line of its own"
+    "`src` with `from .x import y` for `from pkg.x import y`; else `SyntaxError`"
     lines = [*io.StringIO(src, newline='')]   # ended where Python ends them
     for o in ast.parse(src).body:
-        if not isinstance(o, ast.ImportFrom) or not (o.level or re.match(rf'{pkg}\b', o.module)): continue
-        old,why = lines[o.lineno-1],f"write one line `from {pkg}.x import y`, no brackets, nothing before it"
+        if not isinstance(o, ast.ImportFrom): continue
+        if not (o.level or re.match(rf'{pkg}\b', o.module)): continue
+        old = lines[o.lineno-1]
         lines[o.lineno-1] = new = re.sub(rf'^(from +){pkg}\b\.?', r'\1.', old)
-        if o.level or o.end_lineno>o.lineno or new==old: raise SyntaxError(why, ('', o.lineno, 0, ''))
+        if o.level or o.end_lineno>o.lineno or new==old:
+            why = f"write one line `from {pkg}.x import y`, and nothing else in it"
+            raise SyntaxError(why, ('', o.lineno, 0, ''))
     return ''.join(lines)
 
 # %% ../nbs/00_exports.ipynb #c26fa94d
 def _code_cells(nb, name):
-    "(place, id, marks, text) of code cells of `nb`, the file `name`; `ValueError` for a mark that is refused"
+    "(place, id, marks, text) of `nb`'s code cells; `ValueError` for a refused mark"
     res = []
     for i,c in enumerate(nb['cells'], 1):
         place = f"{name}, cell {i} (id {c.get('id')})"
         src,kind = ''.join(c['source']),c['cell_type']
         meta = {**nb.get('metadata',{}), **c.get('metadata',{})}
-        for line,why in _refused(src, kind, meta): raise ValueError(f"{place}, line {line}: {why}")
+        for line,why in _refused(src, kind, meta):
+            raise ValueError(f"{place}, line {line}: {why}")
         if kind=='code': res.append((place, c.get('id',''), _marks(src), src))
     return res
 
+def _exported(cells, path):
+    "The module's name, and the `cells` marked for it; `ValueError` without either"
+    mods = [ms['default_exp'] for *_,ms,_ in cells if 'default_exp' in ms]
+    if len(mods)!=1:
+        raise ValueError(f"{path} needs one cell with `#| default_exp name`, "
+                         f"and has {len(mods)}")
+    cells = [c for c in cells if 'export' in c[2]]
+    if not cells:
+        raise ValueError(f"{path} has nothing to export: "
+                         "write `#| export` at the top of a cell")
+    return mods[0],cells
+
+# %% ../nbs/00_exports.ipynb #f7053be8
 def _promise(nb):
     "The lines after `>` under the title"
     prose = (''.join(c['source']) for c in nb['cells'] if c['cell_type']=='markdown')
-    found = re.search(r'(?:^> .*\n?)+', next((s for s in prose if s.startswith('# ')), ''), re.M)
-    return '\n'.join(l.lstrip('> ').strip() for l in found[0].split('\n')).strip() if found else ''
+    title = next((s for s in prose if s.startswith('# ')), '')
+    found = re.search(r'(?:^> .*\n?)+', title, re.M)
+    lines = found[0].split('\n') if found else []
+    return '\n'.join(l.lstrip('> ').strip() for l in lines).strip()
 
-# %% ../nbs/00_exports.ipynb #f7053be8
-def _module_texts(cells, pkg):
-    "Texts of `cells` without marks, and their public names; `ValueError` for what a module can't hold"
-    texts,names = [],[]
-    for place,_,_,src in cells:
-        try:
-            compile(f'__all__ = ();{src}', place, 'exec')
-            texts.append('\n'.join(_relative_imports(src, pkg).split('\n')[len(_top(src)):]))
-            names += _public_names(src)
-        except (SyntaxError,ValueError) as e:
-            line,why = getattr(e,'lineno',0) or 1,getattr(e,'msg',e)
-            raise ValueError(f"{place}, line {line} can't go into a module: {why}") from None
-    return texts,list(dict.fromkeys(names))
+def _text_and_names(src, pkg, place):
+    "What the module holds of a cell, and its public names; else `ValueError`"
+    try:
+        compile(f'__all__ = ();{src}', place, 'exec')
+        text = '\n'.join(_relative_imports(src, pkg).split('\n')[len(_top(src)):])
+        return text,_public_names(src)
+    except (SyntaxError,ValueError) as e:
+        at,why = f"{place}, line {getattr(e,'lineno',0) or 1}",getattr(e,'msg',e)
+        raise ValueError(f"{at} can't go into a module: {why}") from None
 
 # %% ../nbs/00_exports.ipynb #a1423d01
 def export_notebook(
     path:str|Path, # A notebook
     folder:str|Path, # Folder of the package; made where it is missing
     pkg:str='notes', # Name of the package, for its relative imports
-)->Path: # The module; `ValueError` with cell and line where the notebook asks for more than is done here
-    "Write the module that a notebook describes"
-    path,nb = Path(path),json.loads(Path(path).read_text(encoding='utf-8'))
-    cells = _code_cells(nb, path.name)
-    mods = [ms['default_exp'] for *_,ms,_ in cells if 'default_exp' in ms]
-    if len(mods)!=1: raise ValueError(f"{path} needs one cell with `#| default_exp name`, and has {len(mods)}")
-    cells = [c for c in cells if 'export' in c[2]]
-    if not cells: raise ValueError(f"{path} has nothing to export: write `#| export` at the top of a cell")
-    texts,names = _module_texts(cells, pkg)
-    doc,names = _promise(nb),pformat(names, width=110, compact=True)
-    parts = [f'# Written by export_notebook from {path.name}: edit that, not this.', f'__all__ = {names}']
-    parts = [repr(doc)]*bool(doc) + parts + [f'# %% {path.name} #{i}\n{s}' for (_,i,*_),s in zip(cells, texts)]
-    res = Path(folder)/f'{mods[0]}.py'
+)->Path: # The module
+    "Write a notebook's module; `ValueError` with cell and line for what can't be done"
+    path = Path(path)
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    mod,cells = _exported(_code_cells(nb, path.name), path)
+    texts,names = zip(*[_text_and_names(src, pkg, place) for place,_,_,src in cells])
+    names = pformat([*dict.fromkeys(sum(names, []))], width=110, compact=True)
+    doc,source = _promise(nb),f'# Written by export_notebook from {path.name}'
+    parts = [repr(doc)]*bool(doc)+[source,f'__all__ = {names}']
+    parts += [f'# %% {path.name} #{i}\n{s}' for (_,i,*_),s in zip(cells, texts)]
+    res = Path(folder)/f'{mod}.py'
     res.parent.mkdir(parents=True, exist_ok=True)
     res.write_text('\n\n'.join(parts)+'\n', encoding='utf-8')
     return res
@@ -146,8 +177,9 @@ def test_near(
     rtol:float=1e-5, # Largest allowed difference, relative to `b`
     atol:float=1e-6, # and absolute, which decides near zero
 )->None:
-    "Raise `AssertionError` with the largest difference unless `a` and `b` have one shape and agree within `atol + rtol*|b|`"
-    torch.testing.assert_close(_tensor(a), _tensor(b), rtol=rtol, atol=atol, check_dtype=False)
+    "`AssertionError` unless shapes agree, and values to `atol + rtol*|b|`; says where"
+    a,b = _tensor(a),_tensor(b)
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol, check_dtype=False)
 
 # %% ../nbs/00_exports.ipynb #02208c0e
 def test_near_zero(
@@ -156,16 +188,18 @@ def test_near_zero(
 )->None:
     "Raise `AssertionError` unless every element of `a` is within `atol` of zero"
     a = _tensor(a).abs()
-    if not ((a>=0) & (a<=atol)).all(): # the least of the whole numbers has no absolute value in its dtype
-        raise AssertionError(f"not within {atol} of zero: the largest is {a.max().item():.3g}")
+    if not ((a>=0) & (a<=atol)).all(): # the least of the ints has no absolute value
+        most = a.max().item()
+        raise AssertionError(f"not within {atol} of zero: the largest is {most:.3g}")
 
 # %% ../nbs/00_exports.ipynb #128cb240
 def rel_error(
     a:Tensor, # Approximate values
     b:Tensor, # Values that are taken as right, same shape
-)->float: # Norm of the difference over the larger norm; 0 where both are zero, nan where a value isn't finite or all are too small to square
-    "Relative error of two tensors: |a-b| / max(|a|,|b|), in the Frobenius norm; `ValueError` where shapes differ"
-    if a.shape!=b.shape: raise ValueError(f"shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")
+)->float: # 0 if both are zero; nan if one isn't finite, or all too small to square
+    "Relative error of tensors, |a-b| / max(|a|,|b|); `ValueError` where shapes differ"
+    if a.shape!=b.shape:
+        raise ValueError(f"shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")
     a,b = a.detach().double(),b.detach().double()
     if not (a.any() or b.any()): return 0.
     return ((a-b).norm()/torch.maximum(a.norm(),b.norm())).item()

@@ -2,15 +2,17 @@
 
 `RULES` lists them; `tests/test_notebooks.py` applies each to each notebook, and shows of each that it can fail.
 """
-import ast, re
+import ast, copy, re
 from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
+import count, repository
 from directives import code_of, directives, passed_over, rewritten
 from outputs import PICTURES, VARIES, varies
 from project import read
+from run import dress
 
-HTML = {'details', 'summary', 'code', 'img', 'sub', 'sup', 'kbd', 'br'}
-HIDDEN = "#| hide\ntry: import notes\nexcept ImportError:\n    %pip install -q foundation-notes"
+HTML = {'details', 'summary', 'dfn', 'code', 'img', 'sub', 'sup', 'kbd', 'br'}
+HIDDEN = repository.hidden()
 MAX_LINES = 30
 # Figures in prose that no clock of ours decides: (part of the file name, text around the figure).
 FACTS = [('02_fully_connected', 'times as fast as $')]  # the chain rule, in words
@@ -73,7 +75,7 @@ def structure(nb, path):
     first = nb['cells'][0]['source'] if nb['cells'] else ''
     if not re.match(r'# [^\d\s][^\n]*\n\s*\n> [^\n]+\n?$', first): yield "cell 1 should be `# Title` (no number), an empty line and a one-line `> promise`"
     if len(nb['cells']) < 2 or 'default_exp' not in directives(nb['cells'][1]['source']): yield "cell 2 should hold `#| default_exp MODULE`"
-    if not any(c['source'].strip() == HIDDEN for _, c in cells(nb, 'code')): yield f"there should be a cell\n{HIDDEN}"
+    if not any(c['source'].strip() == HIDDEN for _, c in cells(nb, 'code')): yield f"there should be a cell that `python tools/repository.py` writes where one stands that tries to import notes:\n{HIDDEN}"
     hs = headings(nb)
     if sum(n == 1 for n, _ in hs) != 1: yield "there should be one `# ` heading"
     ends = [h for n, h in hs if n == 2][-3:]
@@ -94,6 +96,59 @@ def directive_lines(nb, path):
         for line, why in passed_over(c['source']): yield f"{where(i, c)}, line {line}: {why}"
         for line in rewritten(c['source']): yield f"{where(i, c)}, line {line}: write `#| name`; a formatter (black does) has changed it"
         for w in varies(c['source']) - VARIES: yield f"{where(i, c)}: `#| varies: {w}`; it can be {', '.join(sorted(VARIES))}"
+
+def folds(nb, path):
+    "A folded cell's first line says what is in it"
+    for i, c in cells(nb, 'code'):
+        d = directives(c['source'])
+        if (s := d.get('code-summary')) is not None:
+            if not c['source'].startswith('#| code-summary:'): yield f"{where(i, c)}: `#| code-summary` must be the first line, which JupyterLab shows of a folded cell"
+            if not s or s[0].islower() or s[-1] == '.' or re.search(r'[`$<>]', s): yield f"{where(i, c)}: the code-summary {s!r} should be a short sentence in plain text, without a full stop"
+
+def dressed(nb, path):
+    "The metadata fold cells in JupyterLab and on Colab, and describe pictures to nbconvert, as the `#|` lines say; `make store` writes them"
+    want = dress(copy.deepcopy(nb))
+    if want.metadata != nb.metadata: yield f"the notebook's metadata should be {want.metadata}: `make store` writes them"
+    for (i, c), (_, w) in zip(cells(nb, 'code'), cells(want, 'code')):
+        if w.metadata != c.metadata: yield f"{where(i, c)}: its `#|` lines ask for the metadata {w.metadata}, and it has {c.metadata}: `make store` writes them"
+        for o, p in zip(c.outputs, w.outputs):
+            if p.get('metadata') != o.get('metadata'): yield f"{where(i, c)}: an output's metadata should be {p.metadata}: `make store` writes them"
+
+def reach(nb, path):
+    "One cell at most says what the notebook reaches, and shows it"
+    found = [(i, c, directives(c['source'])['reaches']) for i, c in cells(nb, 'code') if 'reaches' in directives(c['source'])]
+    for i, c, _ in found[1:]: yield f"{where(i, c)}: a second `#| reaches`"
+    for i, c, text in found[:1]:
+        if text.count('{}') != 1: yield f"{where(i, c)}: `#| reaches: {text}` needs one {{}}, in whose place the result comes"
+        if not any('text/plain' in o.get('data', {}) for o in c['outputs']): yield f"{where(i, c)}: `#| reaches`, and the cell shows no result"
+
+HEAD = '| stands on | builds | minutes |\n|---|---|---|\n'
+
+def heads(nb, path):
+    "The first cell of prose says what the notebook stands on, what it builds and how long it takes; the summary ends with what comes next"
+    series = sorted(p.name for p in path.parent.glob('[0-9]*.ipynb'))
+    first = next((c for _, c in cells(nb, 'markdown')[1:]), {'source': ''})
+    row = re.search(re.escape(HEAD)+r'\|(.+)\|(.+)\| *(\d+) *\|[ \t]*$', first['source'], re.M)
+    if not row: yield f"the first cell of prose should hold the table\n{HEAD}and a row for it, the minutes being a number"
+    else:
+        on, builds, minutes = row.groups()
+        names = re.findall(r'\]\((\w+\.ipynb)\)', on)
+        if not names and on.strip() != 'nothing': yield f"it stands on {on.strip()!r}: link the notebooks, or say: nothing"
+        for n in names:
+            if n >= path.name or not (path.parent/n).is_file(): yield f"it stands on {n}, which is no notebook before it"
+        if not builds.strip(): yield "it builds nothing?"
+        if int(minutes) != (m := count.minutes(count.count(nb))): yield f"its head says {minutes} minutes, and tools/count.py {m}"
+    later = [n for n in series if n > path.name]
+    coming = later[:1]+[n for n in later if not re.match(r'\d+[a-z]', n)][:1]  # a side road may be passed by
+    end = next((c['source'].strip().split('\n')[-1] for _, c in cells(nb, 'markdown') if re.match('## Summary', c['source'])), '')
+    if coming and not set(coming) & set(re.findall(r'\]\((\w+\.ipynb)', end)): yield f"the last line of the summary should lead to {' or '.join(coming)}, not say {end[-60:]!r}"
+
+def terms(nb, path):
+    "A term is marked in prose, in a sentence: neither in a heading, nor in a table or a folded answer"
+    for i, c in cells(nb, 'markdown'):
+        open_text = re.sub(r'<details\b.*?</details>|^#.*$|^\|.*$', '', c['source'], flags=re.S | re.M)
+        if c['source'].count('<dfn') != len(re.findall(r'<dfn(?: title="[^"<>]+")?>[^<>`$*_]+</dfn>', open_text)):
+            yield f"{where(i, c)}: a term is marked <dfn>so</dfn>, in plain text within a sentence; or <dfn title=\"as the glossary has it\">so</dfn>"
 
 def needless_masks(nb, path):
     "`#| varies` only where there is something that varies"
@@ -194,7 +249,7 @@ def questions(nb, path):
             if '```' in a and '```python' not in a: yield f"{where(i, c)}: the code of “{q}” isn't marked ```python, so nothing checks it"
     if not found: yield "no question with a folded answer"
 
-RULES = [ids, errors, structure, directive_lines, needless_masks, portable, measured, alt_text, code, links, questions]
+RULES = [ids, errors, structure, directive_lines, folds, dressed, reach, heads, terms, needless_masks, portable, measured, alt_text, code, links, questions]
 
 def broken(nb, path, rules=RULES):
     "What breaks the rules in a notebook, one sentence each"

@@ -224,3 +224,7 @@ def test_missed_aims_and_missing_peers_are_said(measured, tiny):
     d['name'] = NAMES[0]
     text = '\n'.join(measured.section(NAMES[0], d))
     assert '**Not measured here:** a peer (no-such-library is not installed)' in text
+    before, _, folded = text.partition('<details><summary>')
+    assert '```{image}' in before and '|' not in before, "the picture comes first, figures and verdicts are folded"
+    met = [r['met'] for r in d['ratios'] if r['met'] is not None]
+    assert folded.startswith(f'{sum(met)} of {len(met)} aims met</summary>\n\n') and 'Because.' not in before and 'not explained yet' in folded

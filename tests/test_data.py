@@ -1,5 +1,6 @@
 "The loader against a server on 127.0.0.1 that misbehaves, against disks that do, and against pickles that would"
-import codecs, errno, gzip, hashlib, importlib.util, io, itertools, os, pickle, subprocess, sys, threading, time, zipfile, zlib
+import codecs, errno, gzip, hashlib, importlib.util, io, itertools, math, os, pickle, subprocess, sys, threading, time, zipfile, zlib
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import numpy as np, pytest, torch, tqdm
@@ -602,7 +603,75 @@ def test_show_images(plt):
     assert [len(a.images) for a in fig.axes] == [1]*7+[0]*2 and not any(a.axison for a in fig.axes)
     assert len(data.show_images([torch.rand(4), np.zeros((2, 3))]).axes) == 2
     assert data.show_images(torch.rand(1, 4, 4), titles=['é']).axes[0].get_title() == 'é'
+    assert [a.images[0].get_array().shape for a in data.show_images(torch.rand(2, 3, 4, 5)).axes] == [(4, 5, 3)]*2
 
 def test_show_images_errors(plt):
     for args, kw in (((torch.rand(3, 4), [1, 2]), {}), (([],), {}), ((torch.rand(3, 4),), dict(ncols=0))):
         with pytest.raises(ValueError, match='pass'): data.show_images(*args, **kw)
+
+# ---- fit_digit
+
+def scale(line, m):
+    "One line of pixels scaled to `m` by exact means of what each new pixel covers"
+    n, res = len(line), []
+    for i in range(m):
+        parts = ((Fraction(j), Fraction(i*n, m), Fraction((i+1)*n, m)) for j in range(n))
+        res.append(sum((max(min(b, j+1)-max(a, j), 0)*Fraction(v) for v, (j, a, b) in zip(line, parts)), Fraction(0))*m/n)
+    return res
+
+def fitted(img, size=28, box=20):
+    "What `fit_digit` promises, in exact fractions and loops"
+    top = max(map(max, img))
+    rows = [i for i, r in enumerate(img) if max(r) > .05*top]
+    cols = [j for j in range(len(img[0])) if max(r[j] for r in img) > .05*top]
+    img = [r[cols[0]:cols[-1]+1] for r in img[rows[0]:rows[-1]+1]]
+    h, w = len(img), len(img[0])
+    mh, mw = (max(1, math.floor(Fraction(n*box, max(h, w))+Fraction(1, 2))) for n in (h, w))
+    img = [*zip(*(scale(c, mh) for c in zip(*(scale(r, mw) for r in img))))]
+    def start(ms):
+        centre = sum(i*m for i, m in enumerate(ms))/sum(ms)
+        return min(max(math.floor(size//2-centre+Fraction(1, 2)+Fraction(1, 10**6)), 0), size-len(ms))
+    y, x = start([sum(r) for r in img]), start([sum(c) for c in zip(*img)])
+    top, res = max(map(max, img)), np.zeros((size, size))
+    for i, r in enumerate(img): res[y+i, x:x+mw] = [float(v/top*255/256) for v in r]
+    return res
+
+@pytest.mark.parametrize('h, w', [(1, 1), (1, 9), (9, 1), (7, 5), (20, 20), (19, 20), (31, 40), (50, 3), (45, 90)])
+@pytest.mark.parametrize('box, size', [(20, 28), (1, 1), (5, 5), (7, 12)])
+def test_fit_digit_is_exact(h, w, box, size):
+    img = np.random.default_rng(h*w).integers(0, 256, (h, w))*(np.random.default_rng(1).random((h, w)) > .5)
+    img[h//2, w//2] = 255
+    got = data.fit_digit(img, size, box)
+    assert got.dtype == torch.float32 and got.shape == (size*size,) and 0 <= got.min() and got.max() == 255/256
+    assert np.abs(got.view(size, size).numpy()-fitted(img.tolist(), size, box)).max() < 1e-6
+
+def test_fit_digit_gives_back_the_digits():
+    xv = data.get_data()[2]
+    for d in xv[:200].view(-1, 28, 28):
+        f = data.fit_digit(torch.nn.functional.pad(d, (7, 1, 0, 4))).view(28, 28)
+        if d.max() == 255/256 and ((d == 0) | (d > .05*d.max())).all(): assert torch.equal(f, d)  # no faint pixel at its edge
+        assert (f-d).abs().max() < .06  # a faint edge is lost, the rest stays
+        assert torch.equal(data.fit_digit(d), data.fit_digit(d.repeat_interleave(9, 0).repeat_interleave(9, 1)))
+
+def test_fit_digit_takes_any_numbers():
+    img = (np.random.default_rng(0).random((40, 30)) > .7)*200
+    want = data.fit_digit(img)
+    for o in (img.tolist(), img.astype('u1'), img.astype(bool), img/1e30, torch.tensor(img/7).float().requires_grad_(), np.asfortranarray(img)[:, ::1]):
+        assert torch.allclose(data.fit_digit(o), want, atol=1e-6) and not data.fit_digit(o).requires_grad
+    assert torch.equal(data.fit_digit((255-img).astype('u1'), invert=True), want)
+    assert torch.equal(data.fit_digit(np.pad(img, ((9, 1), (0, 70)))), want)  # paper around it changes nothing
+
+def test_fit_digit_ties_and_edges():
+    where = lambda img, **kw: [s.nonzero()[[0, -1], 0].tolist() for s in (lambda f: (f.sum(1), f.sum(0)))(data.fit_digit(img, **kw).view(28, 28))]
+    assert where(np.ones((20, 20))) == [[5, 24], [5, 24]] and where(np.ones((20, 10))) == [[5, 24], [10, 19]]  # a centre between two pixels: to the right and down
+    heavy = np.full((20, 20), .06)
+    heavy[:, 0] = 1
+    assert where(heavy, box=27) == [[1, 27], [1, 27]]  # the frame holds it: by its mass it would stand further to the right
+    assert where(np.ones((1, 400))) == [[14, 14], [5, 24]]  # a hairline stays one pixel thick
+
+@pytest.mark.parametrize('img, kw, says', [
+    (np.zeros((5, 5)), {}, 'blank'), (np.full((5, 5), 9), dict(invert=True), 'blank'), (np.ones(784), {}, r'shape \(784,\) is no picture'), (np.ones((3, 5, 5)), {}, 'no picture'),
+    (np.ones((0, 5)), {}, 'no picture'), ([[0, np.nan]], {}, 'finite'), ([[0, np.inf]], {}, 'finite'), ([[0, np.inf]], dict(invert=True), 'finite'), ([[-1, 1]], {}, 'finite ink'),
+    (np.ones((5, 5)), dict(box=29), 'box=29, size=28'), (np.ones((5, 5)), dict(box=0), 'box=0')])
+def test_fit_digit_refuses(img, kw, says):
+    with pytest.raises(ValueError, match=f'{says}.*pass|pass.*{says}'): data.fit_digit(img, **kw)

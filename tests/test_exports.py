@@ -1,5 +1,5 @@
 """notes.exports: the exporter against nbdev's, and the comparisons."""
-import ast, itertools, json, math, os, random, re, subprocess, sys
+import ast, json, math, os, random, re, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
@@ -198,6 +198,7 @@ def test_relative_imports_of_another_package(): assert ex._relative_imports('fro
 def test_marks_stop_at_the_first_line_of_code():
     assert ex._marks('#| export\n#|hide\n#| fig-alt: Two: words\nx\n#| echo: false') == {'export': '', 'hide': '', 'fig-alt': 'Two: words'}
     assert ex._marks('##| export') == ex._marks('') == {}
+    assert ex._marks('\n%%time\n# | export\nx = 1') == {'export': ''}
 
 def test_a_notebook_names_one_module(tmp_path):
     with pytest.raises(ValueError, match=r'a\.ipynb.*has 0'): ex.export_notebook(write_nb(tmp_path/'a.ipynb', '#| export\nx = 1'), tmp_path)
@@ -242,6 +243,7 @@ def test_near_zero():
     for bad in 2e-3, [0, -2e-3], math.nan, [0, math.inf], torch.tensor([0, -128], dtype=torch.int8), torch.iinfo(torch.int64).min:
         with pytest.raises(AssertionError, match='within 0.001 of zero'): ex.test_near_zero(bad)
     with pytest.raises(AssertionError): ex.test_near_zero(1e-5, atol=1e-6)
+    with pytest.raises(AssertionError, match='the largest is nan'): ex.test_near_zero([0., math.nan])
 
 def test_checks_hold_without_asserts():
     code = '''

@@ -1,8 +1,11 @@
 "The notebooks: in sync with the package, outputs that a fresh run gives again, and the house's rules"
-import base64, importlib, io, json, os, re, shutil, subprocess, sys
+import ast, base64, importlib, io, json, os, re, shutil, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 import nbformat, pytest
+try: import tomllib
+except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
 from PIL import Image, ImageDraw
-import lint, outputs, project
+import count, lint, outputs, project
 from directives import directives
 from project import PATHS, ROOT, none, read
 
@@ -92,11 +95,90 @@ def test_no_network(run_cells):
     said = [c.outputs[0].data['text/plain'] if c.outputs else None for c in read(run_cells.fresh).cells]
     assert 'without a network' in said[1] and 'without a network' in said[2] and said[3] is None
 
+def test_directives_tell_who_is_alone():
+    "Others run beside each other, nothing runs beside one that is alone, and it doesn't wait for ever"
+    turns, log, lock, gate = runner.Turns(), [], threading.Lock(), threading.Barrier(2, timeout=60)
+    def work(name, alone, meet=None):
+        with turns.turn(alone):
+            with lock: log.append(('in', name))
+            if meet: meet.wait()
+            time.sleep(.01)
+            with lock: log.append(('out', name))
+    with ThreadPoolExecutor(2) as pool: [f.result() for f in [pool.submit(work, n, False, gate) for n in 'ab']]  # each waits for the other to be in
+    log.clear()
+    def worker(name, cells):
+        for alone in cells: work(name, alone)
+    with ThreadPoolExecutor(3) as pool: [f.result() for f in [pool.submit(worker, 'a', [True]*5), pool.submit(worker, 'b', [False]*50), pool.submit(worker, 'c', [True, False]*5)]]
+    inside = []
+    for what, name in log:
+        inside = [*inside, name] if what == 'in' else [n for n in inside if n != name]
+        assert 'a' not in inside or inside == ['a'], log
+    assert not inside and len(log) == 2*65 and log.index(('out', 'a')) < 60, "whoever wants to be alone goes first"
+    turns.stop()
+    with pytest.raises(runner.Stopped):
+        with turns.turn(): pass
+
+@pytest.fixture
+def run_all(tmp_path, monkeypatch, capsys):
+    "Runs notebooks, given as name -> cells, as tools/run.py does; returns its exit code and what it printed"
+    monkeypatch.setattr(runner, 'NBS', tmp_path/'nbs')
+    monkeypatch.setattr(runner, 'BUILD', tmp_path/'_build')
+    monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+    (tmp_path/'nbs').mkdir()
+    def f(*names, **notebooks):
+        for name, sources in notebooks.items():
+            nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s, id=f'c{i}') for i, s in enumerate(sources)]), tmp_path/'nbs'/f'{name[1:]}.ipynb')
+        monkeypatch.setattr(sys, 'argv', ['run.py', *names])
+        code = 0
+        try: runner.main()
+        except SystemExit as e: code = e.code
+        return code, capsys.readouterr().out
+    f.fresh = lambda name: [''.join(o.data['text/plain'] for o in c.outputs) for c in read(tmp_path/'_build'/'nbs'/f'{name}.ipynb').cells]
+    return f
+
+def test_two_run_at_a_time_and_a_measuring_cell_alone(run_all):
+    "Each on one thread; alone with the machine's, unless the notebook says how many"
+    took = 'import time\nstart = time.time()\ntime.sleep(.3)\nstart, time.time()'
+    threads = 'import os, torch\nos.environ["OMP_NUM_THREADS"], torch.get_num_threads()'
+    code, _ = run_all(n00_a=[took, took, '#| alone: true\n'+took, took, threads, '#| alone: true\ntorch.get_num_threads()', threads],
+                      n01_b=['import os, torch\ntorch.set_num_threads(1)', '#| alone: true\ntorch.get_num_threads()', *[took]*6])
+    a, b = run_all.fresh('00_a'), run_all.fresh('01_b')
+    assert code == 0 and a[4:] == ["('1', 1)", '2', "('1', 1)"] and b[1] == '1'
+    start, end = ast.literal_eval(a[2])
+    others = [ast.literal_eval(t) for t in (a[0], a[1], a[3], *b[2:])]
+    assert all(e <= start or s >= end for s, e in others), "nothing beside the cell that is alone"
+
+def test_a_failure_stops_the_others(run_all):
+    start = time.perf_counter()
+    code, said = run_all(n00_a=['1', 'import time\ntime.sleep(3000)', '2'], n01_b=['1/0'], n02_c=['3'])
+    assert code == 1 and time.perf_counter()-start < 1000
+    assert '01_b.ipynb, cell 1 (id c0)' in said and 'ZeroDivisionError' in said and 'KeyboardInterrupt' not in said
+    assert [w for w in ('stopped', 'failed', '02_c') if w in said] == ['stopped', 'failed']
+
+def test_names_of_notebooks(run_all):
+    run_all(n02_full=['1'], n02a_mod=['2'], n03_x=['3'])
+    names = lambda *n: [p.stem for p in runner.notebooks(n)]
+    assert names('02') == names('02_full') == names('02_f') == ['02_full'] and names('02a', '03') == ['02a_mod', '03_x'] and len(names()) == 3
+    for wrong in ('04', '0', '02b'):
+        with pytest.raises(SystemExit, match=f'no one notebook {wrong} in'): names(wrong)
+
 # The house's rules --------------------------------------------------------------------------------------------------------
 
 @each
 @pytest.mark.parametrize('rule', lint.RULES, ids=lambda r: r.__name__)
 def test_rules(path, rule): none(lint.broken(read(path), path, [rule]), f"{path.name}: {rule.__doc__}")
+
+def test_terms():
+    "Each is marked once, and the words that readers look for are among them"
+    sys.path.append(str(ROOT/'tools'/'site'))
+    import glossary
+    found = {t.lower() for t in glossary.collect({p.stem: read(p) for p in PATHS})}
+    none([t for t in ('gradient', 'autograd', 'learning rate', 'epoch', 'overfitting', 'regularisation', 'test set', 'iqr') if t not in found], "No notebook marks these as <dfn>term</dfn>")
+
+@each
+def test_light_enough_to_read(path):
+    n = count.count(read(path))
+    none([f"{k}: {count.show(k, n[k])}, at most {count.show(k, count.most(k, n))}" for k in count.over(n)], f"{path.name} is too heavy (tools/count.py says what is counted)")
 
 @each
 def test_no_undefined_names(path):
@@ -241,9 +323,9 @@ def change_number(text):
 
 # The rules can fail -------------------------------------------------------------------------------------------------------
 
-GOOD = [('markdown', '# Title\n\n> One promise'), ('code', '#| default_exp x'), ('markdown', 'It stands on $a_b$ and costs \\$5. See [below](#more-of-it).'),
-        ('code', lint.HIDDEN), ('markdown', '## More of it\n\nA 5×784 matrix, three times; `3 ms` is code.'), ('code', '#| export\nimport math'),
-        ('code', '#| export\ndef f(x): return x.squeeze(-1)'), ('markdown', '## Summary'),
+GOOD = [('markdown', '# Title\n\n> One promise'), ('code', '#| default_exp x'),
+        ('markdown', f'It stands on $a_b$ and costs \\$5. See [below](#more-of-it).\n\n{lint.HEAD}| [00_exports](00_exports.ipynb) | `f` | 5 |'), ('code', lint.HIDDEN), ('markdown', '## More of it\n\nA 5×784 matrix, three times; `3 ms` is code.'), ('code', '#| export\nimport math'),
+        ('code', '#| export\ndef f(x): return x.squeeze(-1)'), ('markdown', '## Summary\n\n- Done\n- Next, [00a_data](00a_data.ipynb): more'),
         ('markdown', '## Questions\n\n<details><summary>Why?</summary>\n\nSo:\n\n```python\nassert f(1)\n```\n\n</details>'), ('markdown', '## Further reading')]
 
 def made(*changes, outs=()):
@@ -252,6 +334,7 @@ def made(*changes, outs=()):
     nb = nbformat.v4.new_notebook(cells=[(nbformat.v4.new_code_cell if k == 'code' else nbformat.v4.new_markdown_cell)(s) for k, s in cells])
     for i, c in enumerate(nb.cells): c.id = f'c{i}'
     if outs: nb.cells[6+len(changes)].outputs = list(outs)
+    runner.dress(nb)
     return nb
 
 def found(nb): return {m.partition(':')[0] for m in lint.broken(nb, ROOT/'nbs'/'00_x.ipynb')}
@@ -276,6 +359,106 @@ def test_bad_code_is_caught(rule, source): assert rule in found(made(('code', so
 
 @pytest.mark.parametrize('source', ['A 28×28 picture: $3\\times 4$ of 5 × 6.', 'in the 1980s', 'repeat it ten times', '`timeit` says; `12 ms` is code', '```python\nx = "3 ms"\n```', 'H2O<sub>2</sub> and 10 MB'])
 def test_harmless_prose_passes(source): assert not found(made(('markdown', source)))
+
+@pytest.mark.parametrize('source', ['#| export\n#| code-summary: What it does\nx = 1', '#| code-summary:\nx', '#| code-summary: true\nx', '#| code-summary: what it does\nx',
+                                    '#| code-summary: What it does.\nx', '#| code-summary: What `f` does\nx', '# | code-summary: What it does\nx'])
+def test_bad_folds_are_caught(source): assert 'folds' in found(made(('code', source)))
+
+def test_metadata_that_fold_otherwise_are_caught():
+    assert not found(made(('code', '#| code-summary: What it does\n#| export\ny = 1'), ('code', '#| hide\ny')))
+    for i, change in ((7, {}), (7, {'jupyter': {'source_hidden': True}}), (7, {'jupyter': {'source_hidden': False}, 'cellView': 'form'}), (8, {'cellView': 'form'})):
+        nb = made(('code', '#| code-summary: What it does\nx'), ('code', 'y'))
+        nb.cells[i].metadata = nbformat.from_dict(change)
+        assert found(nb) == {'dressed'}
+
+def test_metadata_of_pictures_and_language_are_written_and_missed():
+    nb = made(('code', '#| fig-alt: A curve "that" rises.\nf()'), outs=[result(image_png=curve(), text_plain='Figure'), result(text_plain='1')])
+    assert [o.metadata for o in nb.cells[7].outputs] == [{'image/png': {'alt': 'A curve "that" rises.'}}, {}] and not found(nb)
+    for change in (lambda nb: nb.cells[7].outputs[0].metadata.clear(), lambda nb: nb.metadata.pop('language_info'), lambda nb: nb.metadata.language_info.update(version='3.11.2')):
+        other = nbformat.from_dict(json.loads(json.dumps(nb)))
+        change(other)
+        assert found(other) == {'dressed'}
+
+def test_what_others_make_of_the_metadata():
+    "nbconvert's script is Python, and its page of old says what is in a picture (JupyterLab, and nbconvert's page like it, read no alternative text); nbdev-clean keeps all of it"
+    from nbconvert import HTMLExporter, ScriptExporter
+    from nbdev.clean import clean_nb
+    nb = made(('code', '#| code-summary: How it is drawn\n#| fig-alt: A curve that rises.\nf()'), outs=[result(image_png=curve(), text_plain='Figure')])
+    text, how = ScriptExporter().from_notebook_node(nb)
+    assert how['output_extension'] == '.py' and compile(text, 'x', 'exec')
+    assert 'alt="A curve that rises."' in HTMLExporter(template_name='classic').from_notebook_node(nb)[0]
+    keys = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['tool']['nbdev']
+    cleaned = json.loads(json.dumps(nb))
+    clean_nb(cleaned, repair=False, **{k: v for k, v in keys.items() if k.startswith('allowed')})
+    assert cleaned['metadata'] == nb.metadata and [c['metadata'] for c in cleaned['cells']] == [c.metadata for c in nb.cells] and cleaned['cells'][7]['outputs'][0]['metadata'] == nb.cells[7].outputs[0].metadata
+
+@each
+def test_a_script_of_it_is_python(path):
+    from nbconvert import ScriptExporter
+    text, how = ScriptExporter().from_notebook_node(read(path))
+    assert how['output_extension'] == '.py'
+    compile(text, path.name, 'exec')
+
+def test_bad_reaches_are_caught():
+    cell, shown = ('code', '#| reaches: {} of ten thousand\nx'), [result(text_plain="'98%'")]
+    assert not found(made(cell, outs=shown))
+    assert found(made(cell)) == {'reach'}
+    for other in ('reaches: much', 'reaches: {} of {}', 'reaches:'): assert found(made(('code', f'#| {other}\nx'), outs=shown)) == {'reach'}
+    nb = made(cell, cell, outs=shown)
+    nb.cells[7].outputs = shown
+    assert found(nb) == {'reach'}
+
+@pytest.mark.parametrize('old,new', [('| 5 |', '| 10 |'), ('| 5 |', '| five |'), (' minutes |', ' time |'), ('[00_exports](00_exports.ipynb)', 'the first'), ('(00_exports.ipynb)', '(05_learner.ipynb)'),
+                                     ('(00_exports.ipynb)', '(00_none.ipynb)'), ('| `f` |', '| |'), (lint.HEAD, lint.HEAD+'\n'), ('- Next, [00a_data](00a_data.ipynb)', '- Next, the data'),
+                                     ('- Next, [00a_data](00a_data.ipynb): more', '- Next, [00a_data](00a_data.ipynb)\n- More'), ('(00a_data.ipynb)', '(02_fully_connected.ipynb)')])
+def test_bad_heads_are_caught(old, new):
+    nb = made()
+    assert sum(c.source.count(old) for c in nb.cells) == 1
+    for c in nb.cells: c.source = c.source.replace(old, new)
+    assert 'heads' in found(nb)
+
+def test_heads_of_the_first_and_the_last():
+    "The first stands on nothing, nothing follows the last, and a side road may be passed by"
+    nb = made()
+    nb.cells[2].source = nb.cells[2].source.replace('[00_exports](00_exports.ipynb)', 'nothing')
+    nb.cells[7].source = '## Summary\n\n- Done'
+    assert lint.broken(nb, ROOT/'nbs'/'99_last.ipynb', [lint.heads]) == []
+    nb.cells[7].source = '## Summary\n\nNext, [02](02_fully_connected.ipynb).'
+    assert lint.broken(nb, ROOT/'nbs'/'01_matmul.ipynb', [lint.heads]) == []
+    nb.cells[7].source = '## Summary\n\nNext, [02a](02a_modules.ipynb).'
+    assert lint.broken(nb, ROOT/'nbs'/'01_matmul.ipynb', [lint.heads])
+
+@pytest.mark.parametrize('source', ['A <dfn>tensor</dfn> is a block of numbers.', 'A <dfn title="kernel (compiled)">kernel</dfn> is compiled, an <dfn>epoch</dfn> is a pass.'])
+def test_terms_pass(source): assert not found(made(('markdown', source)))
+
+@pytest.mark.parametrize('source', ['## A <dfn>tensor</dfn>', '| a <dfn>tensor</dfn> |\n|---|\n| 1 |', 'A <dfn></dfn> is a block.', 'A <dfn>`x`</dfn> is a block.', 'A <dfn class="x">tensor</dfn> is.', 'A <dfn>tensor is a block.',
+                                    '<details><summary>Why?</summary>\n\nA <dfn>tensor</dfn> is a block.\n\n</details>'])
+def test_bad_terms_are_caught(source): assert 'terms' in found(made(('markdown', source)))
+
+HEAVY = {'cells': ['x']*76, 'unfolded': ['x']*61, 'median': ['\n'.join('abcdef')], 'p90': ['x']*3+['\n'.join('abcdefghijklmnopqrst')], 'wide': ['#| hide\nx = 1 # '+'a'*81], 'long': ['#| export\ndef f(x):\n'+'    y\n'*15, *['x']*12]}
+
+@pytest.mark.parametrize('what', [*HEAVY, 'words'])
+def test_a_heavy_notebook_is_caught(what):
+    cells = [nbformat.v4.new_code_cell(s) for s in HEAVY.get(what, ['x'])] + [nbformat.v4.new_markdown_cell('a formula $b + c$ says '*(626 if what == 'words' else 1))]
+    n = count.count(nbformat.v4.new_notebook(cells=cells))
+    assert what in count.over(n) and set(count.over(n)) - {what} <= {'cells': {'unfolded'}, 'median': set(), 'p90': set()}.get(what, set())
+
+def test_what_is_not_counted():
+    code = ['x']*60 + ['#| code-summary: A proof\n'+'y\n'*20]*7 + ['#| hide\n'+'y\n'*20]*8
+    wide = '#| fig-alt: '+'a'*100+'\nf()'
+    prose = ['word '*2500, '<details><summary>Why so?</summary>\n\nBecause\n\n</details>', '$$a = b$$', '```\ncode\n```', '- | * # >']
+    n = count.count(nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, [*code[1:], wide]), *map(nbformat.v4.new_markdown_cell, prose)]))
+    assert count.over(n) == [] and (n['cells'], n['unfolded'], n['words'], n['median'], n['p90'], n['wide']) == (75, 60, 2500, 1, 1, 0)
+    derives = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('word '*2990 + '\n\n$$x$$\n\n'*5)])
+    assert count.over(count.count(derives)) == []
+    derives.cells[0].source = derives.cells[0].source.replace('$$x$$', '', 1)
+    assert count.over(count.count(derives)) == ['words']
+
+def test_definitions_that_are_long():
+    "Patched methods and classes count, what isn't exported doesn't, and one in ten may be long"
+    f, long = '#| export\n@patch\ndef f(self): pass', '#| export\nclass A:\n'+'    x = 1\n'*15
+    share = lambda *cells: count.count(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in cells]))['long']
+    assert share(*[f]*9, long) == .1 and share(f, long) == .5 and share(f, long.partition('\n')[2]) == 0
 
 def test_bad_outputs_are_caught():
     error, pic = nbformat.v4.new_output('error', ename='E', evalue='x', traceback=[]), result(image_png=curve())

@@ -1,6 +1,8 @@
 "What `pip install` gives: built, installed in an environment of its own, imported and used outside the repo"
 import builtins, dis, email, importlib, inspect, os, re, shutil, subprocess, sys, tarfile, types, venv, zipfile
 import pytest
+try: import tomllib
+except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
 from fastcore.docments import docments
 from project import MODULES, ROOT, none
 
@@ -150,3 +152,37 @@ def test_no_undefined_names(module):
 def test_all_names_what_exists(module):
     m = load(module)
     assert len(set(m.__all__)) == len(m.__all__) and all(hasattr(m, n) for n in m.__all__)
+
+# For those who work on it ------------------------------------------------------------------------------------------------
+
+def test_quick_chooses_the_tests_of_one_notebook():
+    import sys
+    sys.path.insert(0, str(ROOT/'tools'))
+    import quick
+    path, = quick.notebooks(['02a'])
+    chosen = subprocess.run([sys.executable, '-m', 'pytest', '--collect-only', '-q', '-n0', *quick.tests_of(path)], cwd=ROOT, capture_output=True, text=True, encoding='utf-8').stdout.splitlines()
+    tests = [t for t in chosen if '::' in t]
+    of = lambda file: [t for t in tests if t.startswith(f'tests/{file}::')]
+    assert len(of('test_modules.py')) > 10 and of('test_answers.py') and len(of('test_notebooks.py')) > 10 and len(tests) == sum(len(of(f'test_{n}.py')) for n in ('modules', 'answers', 'notebooks'))
+    assert not [t for t in tests if '02_fully_connected' in t] and any('test_stored_outputs[02a_modules]' in t for t in tests)
+
+def test_citation_agrees_with_the_package():
+    "CITATION.cff holds what the format asks for, and the version and the address that hold elsewhere"
+    import yaml
+    c = yaml.safe_load((ROOT/'CITATION.cff').read_text(encoding='utf-8'))
+    assert {'cff-version', 'message', 'title', 'authors', 'version', 'license', 'type'} <= c.keys()
+    assert c['cff-version'] == '1.2.0' and c['type'] == 'software' and c['version'] == version()
+    assert all(a.keys() <= {'name', 'given-names', 'family-names', 'orcid', 'affiliation', 'email', 'website'} and a for a in c['authors'])
+    project = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['project']
+    assert [a['name'] for a in c['authors']] == [a['name'] for a in project['authors']] and project['license'] == f"{c['license']} AND {c['references'][0]['license']}"
+    assert c['abstract'] == project['description'] + '.' and '/OWNER/' not in str(c)
+    if '/OWNER/' not in (url := project['urls']['Repository']): assert c['repository-code'] == url
+
+def test_documents_name_what_exists():
+    "Functions and files that SECURITY.md and CONTRIBUTING.md speak of"
+    names = {n for m in MODULES for n in vars(load(m))}
+    text = (ROOT/'SECURITY.md').read_text(encoding='utf-8')
+    none([n for n in re.findall(r'`(\w+)\(?\)?`', text) if n not in names and n not in {'make'}], "SECURITY.md speaks of what the package doesn't have")
+    for doc in ('SECURITY.md', 'CONTRIBUTING.md'):
+        text = (ROOT/doc).read_text(encoding='utf-8')
+        none([p for p in re.findall(r'`((?:tests|tools|notes|nbs|bench)/[\w./]+)`', text) if not (ROOT/p).exists()], f"{doc} speaks of files that aren't there")

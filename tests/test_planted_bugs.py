@@ -7,7 +7,7 @@ import pytest
 from project import ROOT
 
 FC, MM, EX, DA, TR, CV, LE, CA, CK = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints'))
-MO, KE = ('modules', 'test_modules.py'), ('kernel', 'test_matmul.py')
+MO, KE = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -82,6 +82,8 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'matmul: an empty product has no gradient': (MM, 'empty_product', 'return (a[:,:0,None]*b[:0]).sum(1, dtype=a.dtype)', 'return a.new_zeros(a.shape[0], b.shape[1])'),
     'linear: a float64 bias is rounded in silence': (FC, 'wrong_input', '    _check_dtypes(x=x, w=w, b=b, g=g)\n', ''),
     'data: pixels up to 255': (DA, 'in_range', 'x.max(initial=0)<1', 'x.max(initial=0)<256'),
+    'fit_digit: centred between the pixels': (DA, 'fit_digit_gives_back', 'size//2-centre+.5', '(size-1)/2-centre+.5'),
+    'fit_digit: a tie goes either way': (DA, 'fit_digit_ties', '+.5+1e-6', '+.5-1e-6'),
     'windows: three dimensions are refused by accident': (('convolutions', 'test_pytorch_samples.py'), 'agreed_or_refused', 'if x.ndim!=4 or not x.numel():', 'if not x.numel():'),
     'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(w)[0])', 'math.sqrt(in_channels)'),
     'receptive field: stride too early': (CV, 'receptive_field', 'size + d*(k-1)*stride,start', 'size + d*(k-1)*stride*s,start'),

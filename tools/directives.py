@@ -33,7 +33,12 @@ def comments(source):
 
 def folded(source):
     "Whether a reader sees a cell's code only when they ask for it"
-    return not directives(source).keys().isdisjoint({'code-summary', 'hide'})
+    d = directives(source)
+    return 'hide' in d or bool(d.get('code-summary'))
+
+def metadata(source):
+    "What asks JupyterLab, and what asks Colab, to fold a cell"
+    return {'jupyter': {'source_hidden': True}, 'cellView': 'form'} if folded(source) else {}
 
 def passed_over(source):
     "(number of the line, why) of each directive that nobody obeys"

@@ -1,14 +1,20 @@
 "What the generated modules hold, read from their text, and a page of markdown for each of them"
-import ast, importlib, inspect, json, re
+import ast, importlib, inspect, json, re, sys
 from pathlib import Path
 try: import tomllib
 except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['project']
-REPO = PROJECT['urls']['Repository'].rstrip('/')  # every link of the site to the repository is made from this one
+sys.path.append(str(ROOT/'tools'))
+import repository
+REPO, KNOWN = repository.REPO, repository.known()  # every link of the site to the repository is made here, or not made
 OWNER, NAME = REPO.split('/')[-2:]
 BLOB = f'{REPO}/blob/main'
+
+def link(text, path):
+    "Markdown of a link to a file of the repository, or the text alone"
+    return f'[{text}]({BLOB}/{path})' if KNOWN else text
 
 class Module:
     "A module of `notes`: its notebook, and for each cell and each definition where it stands"
@@ -83,18 +89,37 @@ def _signature(obj, module):
 def page(mod):
     "Markdown of the API page of `mod`"
     obj = importlib.import_module(f'notes.{mod.name}')
-    nb = f'../{mod.notebook}'
+    nb, path = f'../{mod.notebook}', f'notes/{mod.name}.py'
     out = [f'# notes.{mod.name}', '', f'> {mod.doc}', '', f'```{{py:module}} notes.{mod.name}', '```', '',
-           f'Made by the notebook [{mod.notebook}]({nb}.ipynb). In the repository: [notes/{mod.name}.py]({BLOB}/notes/{mod.name}.py).', '']
-    order = sorted(mod.public, key=lambda n: [mod.names.get('.'.join(n.split('.')[:i+1]), (0,))[0] for i in range(n.count('.')+1)])
-    for name in order:
-        o = obj
-        for part in name.split('.'): o = inspect.getattr_static(o, part) if inspect.isclass(o) else getattr(o, part)
-        kind = ('class' if inspect.isclass(o) else 'property' if isinstance(o, property) else 'method' if '.' in name
-                else 'function' if callable(o) else 'data')
-        if kind == 'property': o = o.fget
-        if kind == 'data': head, body = [name, f':value: {json.dumps(repr(o))}'], []
-        else: head, body = [name+('' if kind == 'property' else _signature(o, obj))], [inspect.getdoc(o) or '', '', *_table(o, obj)]
-        links = f'<a href="{nb}.html#cell-{mod.names[name][2]}">in the notebook</a> · <a href="{mod.source(name)}">source</a>'
-        out += [f'````{{py:{kind}}} '+'\n'.join(head), '', *body, f'<p class="api-links">{links}</p>', '', '````', '']
+           f'Made by the notebook [{mod.notebook}]({nb}.ipynb). In the repository: {link(path, path)}.', '']
+    order = sorted(mod.public, key=lambda n: mod.names[n][0])
+    tops = [n for n in order if '.' not in n]
+    kinds = {n: _kind(getattr(obj, n)) for n in tops}
+    entry = lambda n: _entry(mod, obj, n, [k for k in order if k.startswith(f'{n}.')])
+    for n in tops: out += entry(n) if kinds[n] in ('class', 'function') else []
+    for owner in dict.fromkeys(n.split('.')[0] for n in order if n.split('.')[0] not in tops):  # a class of another module
+        out += [f'## Added to {owner}', '', f'What this module gives `{owner}`.', '']
+        for n in order: out += _entry(mod, obj, n) if n.startswith(f'{owner}.') else []
+    for kind, title in (('exception', 'Exceptions'), ('data', 'Data')):
+        if kind in kinds.values(): out += [f'## {title}', '']
+        for n in tops: out += entry(n) if kinds[n] == kind else []
     return '\n'.join(out)
+
+def _kind(o, owner=''):
+    return ('exception' if inspect.isclass(o) and issubclass(o, BaseException) else 'class' if inspect.isclass(o) else 'property' if isinstance(o, property)
+            else 'method' if owner else 'function' if callable(o) else 'data')
+
+def _entry(mod, obj, name, methods=()):
+    "Lines that describe `name` of the module `obj`, and in them its `methods`"
+    o, (owner, _, last) = obj, name.rpartition('.')
+    for part in name.split('.'): o = inspect.getattr_static(o, part) if inspect.isclass(o) else getattr(o, part)
+    kind = _kind(o, owner)
+    if kind == 'property': o = o.fget
+    bare = kind == 'property' or kind == 'exception' and '__init__' not in vars(o)  # what Exception takes says nothing
+    if kind == 'data': head, body = [name, f':value: {json.dumps(repr(o))}'], []
+    else: head, body = [name+('' if bare else _signature(o, obj))], [inspect.getdoc(o) or '', '', *([] if bare and kind == 'exception' else _table(o, obj))]
+    nb = f'../{mod.notebook}.html#cell-{mod.names[name][2]}'
+    links = f'<a href="{nb}">in the notebook</a>'+(f' · <a href="{mod.source(name)}">source</a>' if KNOWN else '')
+    fence = '`'*(5 if methods else 4)
+    inner = [l for m in methods for l in _entry(mod, obj, m)]
+    return [f'{fence}{{py:{kind}}} '+'\n'.join(head), '', *body, f'<p class="api-links">{links}</p>', '', *inner, fence, '']

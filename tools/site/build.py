@@ -22,33 +22,38 @@ def write(path, text):
     if not path.exists() or path.read_text(encoding='utf-8') != text: path.write_text(text, encoding='utf-8')
     return path
 
-def landing(readme, notebooks, modules, costs=False):
+def landing(readme, notebooks, modules, costs=False, terms=False):
     "README.md as the first page: its links lead to pages of the site or into the repository, and badges stay outside"
     import api
     def link(m):
         target = m[2]
         if re.match(r'[a-z]+:|#', target): return m[0]
-        if nb := re.match(r'nbs/(\w+\.ipynb)', target): return f'{m[1]}{target[4:]}{m[3]}' if nb[1] in notebooks else m[0]
-        return f'{m[1]}{api.BLOB}/{target}{m[3]}'
+        if nb := re.match(r'nbs/(\w+\.ipynb)', target): return f'[{m[1]}]({target[4:]})' if nb[1] in notebooks else m[0]
+        return api.link(m[1], target)
     text = re.sub(r'\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)|!\[[^\]]*\]\(https?:[^)]*\)', '', readme)
-    text = re.sub(r'(\]\()([^)\s]+)(\))', link, text)
-    series = '\n'.join(f"{re.match('[0-9]+[a-z]?', n)[0]} · {title} <{n[:-6]}>" for n, title in notebooks.items())
+    text = re.sub(r'\[([^\]]*)\]\(([^)\s]+)\)', link, text)
+    series = '\n'.join(f"{re.match('[0-9]+[a-z]?', n)[0]} · {title} <{n[:-6]}>" for n, title in notebooks.items()) + '\nGlossary <glossary>'*terms
     tree = '\n```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n'
     api_pages = '\n'.join(f'api/{m.name}' for m in modules)
     return text + tree.format('The series', series) + tree.format('The package', api_pages) + (tree.format('What it costs', 'measured') if costs else '')
 
 def assemble(nbs):
     "Put together the folder that Sphinx reads"
-    import api, json, measured
-    mods, titles, kept, costs = api.modules(), {}, set(), bool(measured.results())  # no page before there are figures
+    import api, ext, front, glossary, json, measured, seriesmap
+    mods, titles, parsed, kept, costs = api.modules(), {}, {}, set(), bool(measured.results())  # no page before there are figures
     for name in sorted(p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb')):
         p = nbs/name
         if not p.exists(): sys.exit(f'{name} has not been run: call tools/run.py first, or give --stored')
         text = p.read_text(encoding='utf-8')
-        titles[p.name] = re.search(r'^# (.+)$', ''.join(json.loads(text)['cells'][0]['source']), re.M)[1]
+        parsed[p.stem] = json.loads(text)
+        titles[p.name] = re.search(r'^# (.+)$', ''.join(parsed[p.stem]['cells'][0]['source']), re.M)[1]
         kept.add(write(SRC/p.name, text))
+    try: terms = glossary.collect(parsed)
+    except ValueError as e: sys.exit(str(e))
     kept |= {write(SRC/'api'/f'{m.name}.md', api.page(m)) for m in mods}
-    kept.add(write(SRC/'index.md', landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs)))
+    first = landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs, bool(terms))
+    kept.add(write(SRC/'index.md', seriesmap.fill(front.fill(first), parsed)))
+    if terms: kept.add(write(SRC/'glossary.md', ext.markdown(glossary.page(terms, {n[:-6]: t for n, t in titles.items()}))))
     if costs:
         kept.add(write(SRC/'measured.md', measured.page()))
         kept |= {write(SRC/'measured'/name, text) for name, text in measured.pictures().items()}
@@ -71,7 +76,7 @@ def main():
     ap.add_argument('--stored', action='store_true', help="use the outputs stored in nbs/")
     nbs, start = ROOT/'nbs' if ap.parse_args().stored else BUILD/'nbs', time.perf_counter()
     tools = digest([*sorted(p for p in HERE.rglob('*') if p.is_file() and '__pycache__' not in p.parts),
-                    HERE.parent/'directives.py', ROOT/'requirements.txt', ROOT/'pyproject.toml'])
+                    *(HERE.parent/f'{m}.py' for m in ('directives', 'heads', 'repository')), ROOT/'requirements.txt', ROOT/'pyproject.toml'])
     key = tools+digest([*sorted(nbs.glob('*.ipynb')), *sorted((ROOT/'notes').glob('*.py')), ROOT/'README.md',
                         *sorted((ROOT/'bench').glob('*.py')), *sorted((ROOT/'bench'/'results').glob('*.json'))])
     old = KEY.read_text() if KEY.exists() else ''

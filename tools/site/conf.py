@@ -9,7 +9,7 @@ import api
 project, author = api.NAME, api.PROJECT['authors'][0]['name']
 html_title = project
 smartquotes = False  # quotes are code as often as not
-html_baseurl = f'https://{api.OWNER}.github.io/{api.NAME}/'
+html_baseurl = f'https://{api.OWNER}.github.io/{api.NAME}/' if api.KNOWN else ''
 extensions = ['myst_nb', 'sphinx_copybutton', 'ext']
 needs_sphinx = '8.1'
 language, highlight_language = 'en', 'python'
@@ -20,7 +20,6 @@ nb_execution_mode = 'off'
 nb_merge_streams = True
 nb_render_markdown_format = 'myst'
 nb_ipywidgets_js = {}
-nb_code_prompt_show, nb_code_prompt_hide = 'Show the code', 'Hide the code'
 myst_enable_extensions = ['dollarmath', 'amsmath']
 myst_dmath_allow_space = False
 myst_dmath_double_inline = True
@@ -42,14 +41,15 @@ html_context = {'default_mode': 'auto'}
 html_use_index = html_domain_indices = False
 html_permalinks_icon = '#'
 add_module_names = False
+toc_object_entries_show_parents = 'hide'
 copybutton_exclude = '.linenos, .gp, .go'
 copybutton_selector = 'div.cell_input div.highlight pre, div[class*="highlight-"] div.highlight pre'
 html_theme_options = {
-    'repository_url': api.REPO,
+    **({'repository_url': api.REPO} if api.KNOWN else {}),
     'use_download_button': False, 'use_fullscreen_button': False,
     'navbar_start': [], 'navbar_persistent': [],  # one search box, not two
     'show_toc_level': 2, 'show_navbar_depth': 1,
     'pygments_light_style': 'a11y-high-contrast-light', 'pygments_dark_style': 'a11y-high-contrast-dark',
     'footer_content_items': [], 'logo': {'text': project},
-    'icon_links': [{'name': 'The repository', 'url': api.REPO, 'icon': 'fa-brands fa-github'}],
+    'icon_links': [{'name': 'The repository', 'url': api.REPO, 'icon': 'fa-brands fa-github'}] if api.KNOWN else [],
 }

@@ -6,15 +6,15 @@ become links; each notebook gets its buttons (Colab, download, source).
 import json, re
 from html import escape
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.addnodes import pending_xref
-import api
+import api, glossary
 from directives import code_of, directives
 
 MODULES = api.modules()
 # `name`, `module.name`, `notes.module.name`, `Class.method` -> (module, name)
 NAMES = {key: (m, n) for m in reversed(MODULES) for n in m.public for key in (n, f'{m.name}.{n}', f'notes.{m.name}.{n}')}
 CELLS = {(m.notebook, cell): (m, line) for m in MODULES for cell, line in m.cells.items()}
-COLAB = f'https://colab.research.google.com/github/{api.OWNER}/{api.NAME}/blob/main/nbs/'
 
 def code_cell(cell, notebook):
     "The cells that stand for one code cell on the page"
@@ -26,12 +26,13 @@ def code_cell(cell, notebook):
     myst = cell['metadata']['mystnb'] = {}
     if s := d.get('code-summary'):
         tags.append('hide-input')
-        myst |= {'code_prompt_show': s, 'code_prompt_hide': s}
+        myst['code_prompt_show'] = s
     if 'fig-alt' in d: myst['image'] = {'alt': d['fig-alt']}
     if (notebook, cell.get('id')) not in CELLS: return [cell]
     mod, line = CELLS[notebook, cell['id']]
     path = f'notes/{mod.name}.py'
-    label = f'<p class="exported" id="cell-{cell["id"]}"><a href="{api.BLOB}/{path}#L{line}" title="Line {line} of the module">{path}</a></p>'
+    label = f'<a href="{api.BLOB}/{path}#L{line}" title="Line {line} of the module">{path}</a>' if api.KNOWN else f'<span>{path}</span>'
+    label = f'<p class="exported" id="cell-{cell["id"]}">{label}</p>'
     return [{'cell_type': 'markdown', 'id': f'label-{cell["id"]}', 'metadata': {}, 'source': label}, cell]
 
 def summary(m):
@@ -44,7 +45,7 @@ def markdown(source):
     "Markdown of a cell: one-line summaries done, and links out of nbs/ made into links to the first page or the repository"
     source = re.sub(r'<summary>(.+?)</summary>', summary, source)
     source = re.sub(r'\]\(\.\./README\.md', '](index.md', source)
-    return re.sub(r'\]\(\.\./', f']({api.BLOB}/', source)
+    return glossary.anchors(re.sub(r'\[([^\]]*)\]\(\.\./([^)\s]*)\)', lambda m: api.link(*m.groups()), source))
 
 def read_source(app, docname, source):
     if not str(app.env.doc2path(docname)).endswith('.ipynb'): return
@@ -90,20 +91,33 @@ def page_context(app, pagename, templatename, context, doctree):
         base = f'/{api.NAME}/'
         context['metatags'] += (f'<base href="{base}"><script>if(!location.pathname.startsWith("{base}"))document.querySelector("base").setAttribute("href","/");'
             'addEventListener("load",()=>document.querySelectorAll("a[href^=\'#\']").forEach(a=>a.href=location.pathname+a.hash))</script>')
+    if 'class="series"' in context.get('body', ''): app.add_css_file('map.css')  # the first page
+    if 'class="digits"' in context.get('body', ''):
+        app.add_css_file('front.css')
+        for name in ('digits.js', 'front.js'): app.add_js_file(name, defer='defer')
     if not context.get('sourcename', '').endswith('.ipynb'): return
     context['body'] = link_code(context['body'], doctree, context['pathto'])
     button = lambda text, url, icon, tip: {'type': 'link', 'text': text, 'url': url, 'icon': icon, 'tooltip': tip}
-    context['header_buttons'][:0] = [
-        button('Colab', f'{COLAB}{pagename}.ipynb', '_static/images/logo_colab.png', 'Open in Colab'),
+    colab, nb = f'https://colab.research.google.com/github/{api.OWNER}/{api.NAME}', f'nbs/{pagename}.ipynb'
+    buttons = [
+        button('Colab', f'{colab}/blob/main/{nb}', '_static/images/logo_colab.png', 'Open in Colab'),
         button('Notebook', f'{context["pathto"]("_sources", 1)}/{context["sourcename"]}', 'fas fa-download', 'Download the notebook'),
-        button('Source', f'{api.BLOB}/nbs/{pagename}.ipynb', 'fab fa-github', 'The notebook in the repository'),
-        button('Edit', f'{api.REPO}/edit/main/nbs/{pagename}.ipynb', 'fas fa-pencil-alt', 'Suggest a change')]
+        button('Source', f'{api.BLOB}/{nb}', 'fab fa-github', 'The notebook in the repository'),
+        button('Edit', f'{api.REPO}/edit/main/{nb}', 'fas fa-pencil-alt', 'Suggest a change')]
+    context['header_buttons'][:0] = buttons if api.KNOWN else buttons[1:2]
+
+def open_fold(self, node):
+    "A folded cell under its sentence; MyST-NB has two for it, which a screen reader hears as “Toggle hidden content”"
+    self.body.append(f'<details class="hide"><summary>{escape(node["prompt_show"], quote=False)}</summary>\n')
+
+def close_fold(self, node): self.body.append('</details>\n')
 
 def set_output_folder(app):
     "Pictures that myst-nb writes out go into the build folder, not beside the site"
     app.env.mystnb_config = app.env.mystnb_config.copy(output_folder=str(api.ROOT/'_build'/'site-output'))
 
 def setup(app):
+    app.add_node(HideCodeCellNode, override=True, html=(open_fold, close_fold))
     app.connect('builder-inited', set_output_folder, priority=900)
     app.connect('source-read', read_source)
     app.connect('doctree-read', link_names)

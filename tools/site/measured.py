@@ -14,7 +14,6 @@ What is compared was measured in one run on one machine: each contestant in turn
 of them, and the ratios, taken round by round, are worth more than the seconds; those belong to the machine that is named beside them. Every figure is a median; the
 quartiles say how far the rounds lie apart. No test depends on any of this.
 
-## What was aimed at
 '''
 YOURSELF = '''## Measure it yourself
 
@@ -37,23 +36,30 @@ def reasons(d, why):
     other = [f'- *{w}*: not explained yet.' for w in missed if not w.startswith(tuple(why))]
     return ['Why an aim is missed:', '', *known, *other, ''] if missed else []
 
+def fold(summary, *lines):
+    return [f'<details><summary>{summary}</summary>', '', *lines, '</details>', '']
+
+def verdict(rows):
+    "How many of the aims among the ratios `rows` are met"
+    aims = [r['met'] for r in rows if r['met'] is not None]
+    return f"{sum(aims)} of {len(aims)} aims met" if aims else 'Ratios'
+
 def section(name, d):
     title, text = docs(name)
     out = [f'## {title}', '', text, '']
     if not d: return [*out, f'Not measured yet: `python -m bench {name}` does it.', '']
     bench = importlib.import_module(f'bench.{name}')
-    out += [table(RATIOS, map(ratio_row, d['ratios'])), *reasons(d, getattr(bench, 'WHY', {}))]
-    out += [f'**Not measured here:** {k} ({escape(why)}).\n' for k, why in d['missing'].items()]
     out += [f'```{{image}} measured/{name}-{theme}.svg\n:class: only-{theme}\n:alt: {bench.ALT}\n```' for theme in COLOURS]
-    out += ['', '<details><summary>All figures</summary>', '']
-    out += [table([f'**{group}**', *head[1:]], rows) for group, head, rows in figure_tables(d)]
-    return [*out, '</details>', '', f'<p class="about">{escape(about(d))}: <code>{d["command"]}</code></p>', '']
+    out += ['', *(f'**Not measured here:** {k} ({escape(why)}).\n' for k, why in d['missing'].items())]
+    if d['ratios']: out += fold(verdict(d['ratios']), table(RATIOS, map(ratio_row, d['ratios'])), *reasons(d, getattr(bench, 'WHY', {})))
+    out += fold('All figures', *(table([f'**{group}**', *head[1:]], rows) for group, head, rows in figure_tables(d)))
+    return [*out, f'<p class="about">{escape(about(d))}: <code>{d["command"]}</code></p>', '']
 
 def page():
     "Markdown of the page"
     ds = results()
-    aims = [ratio_row(r) for d in ds.values() for r in d['ratios'] if r['met'] is not None]
-    out = [INTRO, table(RATIOS, aims) if aims else 'Nothing has been measured yet.\n']
+    aims = [r for d in ds.values() for r in d['ratios'] if r['met'] is not None]
+    out = [INTRO, *(fold(f'{verdict(aims)}: all of them', table(RATIOS, map(ratio_row, aims))) if aims else ['Nothing has been measured yet.\n'])]
     return '\n'.join([*out, *(l for n in NAMES for l in section(n, ds.get(n))), YOURSELF])
 
 def pictures():

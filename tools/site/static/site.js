@@ -16,3 +16,41 @@ if (typeof Search !== 'undefined') {
   const { htmlToText } = Search
   Search.htmlToText = (html, anchor) => htmlToText(html, anchor && '#' + CSS.escape(anchor.slice(1))) || htmlToText(html)
 }
+// On paper everything is unfolded, also where the style sheet can't do it
+let folded = []
+addEventListener('beforeprint', () => { folded = [...document.querySelectorAll('details:not([open])')]; folded.forEach(d => { d.open = true }) })
+addEventListener('afterprint', () => folded.forEach(d => { d.open = false }))
+// Links to the section before and the one after, which stay in view on pages of many screens
+addEventListener('DOMContentLoaded', () => {
+  const heads = [...document.querySelectorAll('article.bd-article section > h2')]
+  if (heads.length < 3 || document.documentElement.scrollHeight < 4 * innerHeight) return
+  const nav = document.createElement('nav')
+  nav.className = 'sections'
+  nav.setAttribute('aria-label', 'Sections')
+  nav.innerHTML = '<a class="up"><b aria-hidden="true">↑</b></a><a class="down"><span></span><b aria-hidden="true">↓</b></a>'
+  document.body.append(nav)
+  const [up, down] = nav.children
+  const name = h => h.textContent.replace(/#$/, '').trim()
+  const next = document.querySelector('.prev-next-area .right-next')
+  function point(a, where, label, what) {
+    a.hidden = !where
+    if (!where) return
+    a.href = where
+    a.title = label
+    a.setAttribute('aria-label', label)
+    if (a === down) a.querySelector('span').textContent = what
+  }
+  function update() {
+    const tops = heads.map(h => h.getBoundingClientRect().top)
+    const end = scrollY + innerHeight > document.documentElement.scrollHeight - 8
+    const after = end ? -1 : tops.findIndex(t => t > 120), before = tops.filter(t => t < 20).length - 1
+    point(up, before >= 0 ? '#' + heads[before].parentElement.id : tops[0] < 120 && scrollY > 200 ? '#' : '', before >= 0 ? 'Back to: ' + name(heads[before]) : 'Back to the top')
+    if (after >= 0) point(down, '#' + heads[after].parentElement.id, 'Next section: ' + name(heads[after]), name(heads[after]))
+    else point(down, next && next.href, next && 'Next page: ' + next.querySelector('.prev-next-title').textContent, 'Next page')
+  }
+  let waiting
+  const soon = () => { waiting = waiting || requestAnimationFrame(() => { waiting = 0; update() }) }
+  for (const e of ['scroll', 'resize', 'toggle']) addEventListener(e, soon, { passive: true, capture: true })
+  addEventListener('load', soon)
+  update()
+})

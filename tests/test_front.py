@@ -1,0 +1,244 @@
+"The first page: what a browser makes of a drawing is what Python makes of it"
+# ruff: noqa: F811 (fixtures)
+import math, re
+import numpy as np, pytest, torch
+from test_site import DOCS, PREFIX, TOOL, browser, go, host, page, read, site  # noqa: F401
+import digits
+from notes.data import fit_digit, get_data
+from notes.fully_connected import normalize
+from notes.training import softmax
+
+FILES = [TOOL/'static'/f for f in ('digits.js', 'digits.png', 'front.js', 'front.css')]
+
+@pytest.fixture(scope='module')
+def network():
+    "The network of digits.js as Python reads it: takes pixels (n, 784)"
+    d, model = digits.load()
+    def f(x, layers=len(model)):
+        for l in [*model][:layers]: x = l(normalize(x, d['mean'], d['std']).view(-1, 1, 28, 28) if l is model[0] else x)
+        return x
+    return f
+
+@pytest.fixture
+def index(page, host):
+    go(page, f'{host}{PREFIX}index.html')
+    page.wait_for_function("() => document.querySelector('.digits')?.dataset.read")
+    return page
+
+# ---- The file
+
+def test_the_file_is_what_its_command_writes():
+    d, model = digits.load()  # fails where layers or shapes are others
+    made = d['made']
+    assert made['command'] == 'python tools/site/digits.py' and (made['seed'], made['shift'], made['batch_size']) == (digits.SEED, digits.SHIFT, digits.BATCH)
+    assert [tuple(p) for p in made['plan']] == digits.PLAN and {'python', 'torch', 'foundation-notes'} <= made.keys()
+    assert type(model).__module__ == 'notes.modules' and {type(l).__module__ for l in model} == {'notes.convolutions', 'notes.modules'}
+    assert not any(p.requires_grad for p in model.parameters())
+
+def test_it_reads_digits(network):
+    *_, xv, yv = get_data()
+    right = (network(xv[:1000]).argmax(1) == yv[:1000]).float().mean()
+    assert right >= .985
+    assert abs(right-digits.load()[0]['made']['accuracy']['rounded']) < .01
+    samples = digits.numbers(digits.load()[0]['samples'], torch.uint8).view(10, 784)/256
+    assert network(samples).argmax(1).tolist() == [*range(10)]
+    assert all((xv == s).all(1).any() for s in samples)  # none was trained on
+
+def test_all_of_it_is_small(): assert sum(f.stat().st_size for f in FILES) < 500_000
+
+def test_nothing_is_asked_of_a_host():
+    for f in FILES:
+        if f.suffix != '.png': assert not re.search(r'https?:|url\(|fetch\(|XMLHttpRequest|import\(|WebSocket|sendBeacon', f.read_text(encoding='utf-8')), f.name
+
+def test_shifted_moves_and_keeps():
+    torch.manual_seed(0)
+    x = torch.zeros(200, 1, 28, 28)-.5
+    x[:, :, 10:15, 12] = 1
+    y = digits.shifted(x)
+    assert y.shape == x.shape and torch.equal(y.sum((1, 2, 3)), x.sum((1, 2, 3)))
+    corners = {tuple((p[0] == 1).nonzero()[0].tolist()) for p in y}
+    assert corners == {(10+i, 12+j) for i in range(-2, 3) for j in range(-2, 3)}
+
+def test_rounded_weights_are_near():
+    w = torch.randn(5, 3, 2, 2)
+    q, scale = digits.rounded(w)
+    assert q.dtype == torch.int8 and q.abs().amax((1, 2, 3)).tolist() == [127]*5
+    assert ((q*scale.view(-1, 1, 1, 1)-w).abs() <= scale.view(-1, 1, 1, 1)*.5001).all()
+
+# ---- In a browser as in Python
+
+def pictures():
+    "Drawings of many shapes: strokes, spots, digits enlarged, hairlines, a frame that is full"
+    rng, xv = np.random.default_rng(0), get_data()[2].view(-1, 28, 28)
+    yield from (np.asarray(xv[i].repeat_interleave(k, 0).repeat_interleave(k, 1)) for i, k in ((0, 1), (1, 7), (2, 10), (3, 3)))
+    for h, w in ((280, 280), (31, 17), (17, 31), (1, 1), (28, 28), (99, 280)): yield rng.integers(0, 256, (h, w))*(rng.random((h, w)) > .7)+np.eye(h, w)
+    yield from (np.ones((1, 300)), np.ones((300, 1)), np.ones((20, 20)), np.ones((20, 10)), np.ones((280, 280)), np.triu(np.ones((60, 43)))*9)
+    heavy = np.full((20, 20), .06)
+    heavy[:, 0] = 1
+    yield heavy
+    for _ in range(20):
+        spots = np.zeros((280, 280))
+        for r, c in rng.integers(5, 250, (4, 2)): spots[r:r+22, c:c+22] = rng.integers(1, 256)
+        yield spots
+
+def test_a_drawing_is_fitted_as_in_python(index):
+    for im in pictures():
+        got = index.evaluate('([im, h, w]) => [...front.fitDigit(im, h, w)]', [np.asarray(im, float).ravel().tolist(), *im.shape])
+        assert np.abs(np.array(got)-fit_digit(im).numpy()).max() <= 1e-6, im.shape
+    assert index.evaluate('front.fitDigit(new Float32Array(12), 3, 4)') is None
+
+def test_logits_are_pythons(index, network):
+    x = get_data()[2][:200]
+    got = torch.tensor(index.evaluate('xs => xs.map(x => front.logits(x))', x.tolist()))
+    want = network(x)
+    assert got.shape == (200, 10) and (got-want).abs().max() < 1e-3
+    maps = index.evaluate('x => front.forward(x).slice(0, 6).map(o => [...o.data])', x[7].tolist())
+    for i, m in enumerate(maps): assert (torch.tensor(m)-network(x[7:8], i+1).flatten()).abs().max() < 1e-3, i
+    p = index.evaluate('front.softmax([1000, 999, -1000])')
+    assert np.allclose(p, softmax(torch.tensor([1000., 999., -1000.])))
+
+def test_how_long_a_reading_takes(index):
+    "Shown, not tested: a busy machine is no failure"
+    ms = index.evaluate('''() => { const paper = document.querySelector('.paper canvas').getContext('2d'), times = []
+        for (let i = 0; i < 50; i++) { const t = performance.now(); front.logits(front.fitDigit(front.ink(paper), 280, 280)); times.push(performance.now()-t) }
+        return times.sort((a, b) => a-b)[25] }''')
+    print(f'\na reading takes {ms:.1f} ms (median of 50); 20 are allowed')
+
+# ---- Drawing
+
+STROKES = {1: [[(.4, .3), (.55, .12), (.55, .9)]], 7: [[(.25, .15), (.75, .15), (.45, .9)]],
+           0: [[(.5+.27*math.sin(t/12*math.pi), .5-.38*math.cos(t/12*math.pi)) for t in range(25)]]}
+
+INK = "[...front.ink(document.querySelector('.paper canvas').getContext('2d'))]"
+
+def paper(page):
+    page.locator('.digits .paper canvas').scroll_into_view_if_needed()
+    b = page.locator('.digits .paper canvas').bounding_box()
+    return lambda p: (b['x']+p[0]*b['width'], b['y']+p[1]*b['height'])
+
+def is_read(page, digit):
+    page.wait_for_function("d => document.querySelector('.digits').dataset.read === d", arg=str(digit))
+    assert page.locator('.digits .best').inner_text().split()[0] == str(digit)
+
+def draw(page, strokes):
+    at = paper(page)
+    for s in strokes:
+        page.mouse.move(*at(s[0]))
+        page.mouse.down()
+        for p in s[1:]: page.mouse.move(*at(p), steps=8)
+        page.mouse.up()
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_what_the_mouse_draws_is_read(index, network, width):
+    index.set_viewport_size({'width': width, 'height': 844})
+    for digit, strokes in STROKES.items():
+        draw(index, strokes)
+        is_read(index, digit)
+        # the browser's whole way once more in Python: from the ink to what is read
+        ink = index.evaluate(f'() => {INK}')
+        p = softmax(network(fit_digit(np.array(ink).reshape(280, 280))[None]))[0]
+        assert p.argmax() == digit
+        width = index.locator('.digits .best .bar').evaluate('e => parseFloat(e.style.width)')
+        assert abs(width-100*p.max()) < .1
+        index.wait_for_function("d => document.querySelector('[role=status]').textContent.startsWith(`Your drawing is read as ${d}`)", arg=digit)
+        index.locator('.digits .clear').click()
+        index.wait_for_function("() => document.querySelector('[role=status]').textContent === 'Nothing is drawn.'")
+        assert index.locator('.digits .best').count() == 0
+
+def test_bars_move_while_the_pen_is_down(index):
+    at, seen = paper(index), set()
+    index.locator('.digits .clear').click()
+    index.mouse.move(*at((.25, .15)))
+    index.mouse.down()
+    for p in ((.75, .15), (.6, .5), (.45, .9)):
+        index.mouse.move(*at(p), steps=5)
+        index.evaluate('() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))')
+        seen.add(tuple(index.locator('.digits .bar').evaluate_all('l => l.map(e => e.style.width)')))
+    assert len(seen) == 3
+
+def test_a_finger_draws_and_does_not_scroll(index):
+    index.locator('.digits .clear').click()
+    at, cdp = paper(index), index.context.new_cdp_session(index)
+    before = index.evaluate('scrollY')
+    touch = lambda kind, *ps: cdp.send('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': [dict(zip('xy', at(p))) for p in ps]})
+    touch('touchStart', (.5, .1))
+    for y in range(15, 95, 5): touch('touchMove', (.5, y/100))
+    touch('touchEnd')
+    is_read(index, 1)
+    assert index.evaluate('scrollY') == before
+
+def test_a_pen_draws(index):
+    index.locator('.digits .clear').click()
+    at, cdp = paper(index), index.context.new_cdp_session(index)
+    pen = lambda kind, p, **kw: cdp.send('Input.dispatchMouseEvent', {'type': kind, **dict(zip('xy', at(p))), 'pointerType': 'pen', **kw})
+    (first, *rest), = STROKES[7]
+    pen('mousePressed', first, button='left', clickCount=1, buttons=1)
+    for p in rest: pen('mouseMoved', p, button='left', buttons=1)
+    pen('mouseReleased', rest[-1], button='left', clickCount=1)
+    is_read(index, 7)
+
+def test_without_a_pointer(index):
+    canvas = index.locator('.digits .paper canvas')
+    for _ in range(80):
+        if index.evaluate("document.activeElement.matches('.paper canvas')"): break
+        index.keyboard.press('Tab')
+    assert index.evaluate("document.activeElement.matches('.paper canvas')")
+    for d in (4, 0, 9):
+        index.keyboard.press(str(d))
+        is_read(index, d)
+    index.keyboard.press('Delete')
+    index.wait_for_function("() => document.querySelector('.digits').dataset.read === ''")
+    for _ in range(11): index.keyboard.press('Shift+ArrowUp')
+    assert index.locator('.digits').get_attribute('data-read') == '' and index.locator('.digits .pen').is_visible()
+    for _ in range(22): index.keyboard.press('ArrowDown')
+    is_read(index, 1)
+    assert canvas.get_attribute('aria-describedby') == index.locator('.digits p.keys').get_attribute('id')
+    index.keyboard.press('Tab')  # the paper holds nobody
+    assert index.evaluate("document.activeElement.matches('.clear')")
+    for d in range(10):
+        index.keyboard.press('Tab')
+        index.keyboard.press('Enter')
+        is_read(index, d)
+
+def test_one_click_shows_what_the_first_layer_sees(index):
+    index.locator('.digits summary').click()
+    index.wait_for_function("() => document.querySelectorAll('.maps canvas').length === 40")
+    ink = '''() => [...document.querySelectorAll('.maps div')].map(d => {
+        const copy = new OffscreenCanvas(24, 24).getContext('2d', {willReadFrequently: true})
+        copy.drawImage(d.lastChild, 0, 0)
+        return [...copy.getImageData(0, 0, 24, 24).data].filter((_, i) => i%4 == 3) })'''
+    index.locator('.samples button').nth(7).click()
+    is_read(index, 7)
+    got = torch.tensor(index.evaluate(ink)).view(20, 24, 24)
+    pixels = index.evaluate(f'() => [...front.fitDigit({INK}, 280, 280)]')
+    d, model = digits.load()
+    want = model[:2](normalize(torch.tensor(pixels), d['mean'], d['std']).view(1, 1, 28, 28))[0]
+    assert (got/255-want/want.max()).abs().max() < .01
+    index.locator('.digits .clear').click()
+    index.wait_for_function("() => document.querySelector('.digits').dataset.read === ''")
+    assert index.evaluate(ink) == [[0]*576]*20
+
+def test_it_works_from_the_disk(browser):
+    page, bad = browser.new_page(), []
+    page.on('pageerror', lambda e: bad.append(str(e)))
+    page.goto((DOCS/'index.html').as_uri())
+    page.wait_for_function("() => document.querySelector('.digits').dataset.read === '3'")
+    draw(page, STROKES[7])
+    is_read(page, 7)
+    page.close()
+    assert not bad
+
+def test_without_scripts_a_picture_stands_there(browser, host):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f'{host}{PREFIX}index.html')
+    still = page.locator('.digits-still img')
+    assert still.is_visible() and not page.locator('.digits').is_visible()
+    assert page.locator('.digits-still figcaption').is_visible() and len(still.get_attribute('alt')) > 40
+    still.scroll_into_view_if_needed()
+    assert still.evaluate('async e => { await e.decode(); return [e.naturalWidth, e.naturalHeight] }') == [int(still.get_attribute(k)) for k in ('width', 'height')]
+    context.close()
+
+def test_only_the_first_page_loads_it(site):
+    assert {'digits.js', 'front.js', 'front.css'} <= {re.sub(r'.*/|\?.*', '', r) for r in read('index').resources}
+    for name in ('00_exports', 'api/data', 'search'): assert not [r for r in read(name).resources if 'digits' in r or 'front.' in r]

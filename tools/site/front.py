@@ -1,0 +1,45 @@
+"The part of the first page that reads a digit that is drawn on it: its markup, which static/front.js fills with life"
+import json
+from pathlib import Path
+
+DIGITS = Path(__file__).resolve().parent/'static'/'digits.js'
+
+STILL = 'A handwritten 3 beside ten bars, of which only that of the 3 is long; below, the twenty feature maps of the first layer, which show its strokes from different sides.'
+
+def raw(html): return f'```{{raw}} html\n{html}\n```'
+
+def draw(made):
+    "The part of the page that reads what is drawn; `made` is what digits.js says of itself"
+    right = f"{made['accuracy']['rounded']:.1%}"
+    bars = ''.join(f'<li><span>{i}</span><span class="track"><span class="bar"></span></span><span class="share"></span></li>' for i in range(10))
+    samples = ''.join(f'<button type="button" aria-label="Show a {i}">{i}</button>' for i in range(10))
+    return f'''## Draw a digit, and a network reads it
+
+Every part of the network that reads it is built in this series, [gradients](02_fully_connected.ipynb), [optimiser](03_minibatch_training.ipynb) and [convolutions](04_convolutions.ipynb), and these parts trained it: no
+autograd, no other library's layers. It reads {right} of ten thousand digits right that it wasn't trained on. Nothing that you draw leaves this page.
+
+''' + raw(f'''<div class="digits">
+<div class="paper">
+<canvas width="280" height="280" tabindex="0" role="application" aria-label="Paper to draw a digit on" aria-describedby="digits-keys"></canvas><span class="pen"></span>
+<button type="button" class="clear">Clear</button>
+<div class="samples" role="group" aria-label="Digits from the data">{samples}</div>
+</div>
+<div>
+<ol class="bars" role="list" aria-label="How sure the network is of each digit">{bars}</ol>
+<div class="shown"><canvas class="seen" width="28" height="28" role="img" aria-label="The drawing as the network gets it"></canvas><p>What it gets: 28×28 pixels, scaled and centred as those it was trained on.</p></div>
+<p role="status" aria-live="polite"></p>
+</div>
+<p class="keys" id="digits-keys">Draw over it with mouse, finger or pen, or choose a digit from the data. By keyboard, on the paper: arrows draw, with Shift they only move, a figure shows that digit, and Delete clears.</p>
+<details><summary>What the first layer makes of it</summary>
+<p>Each kernel of the first layer, dark where its weights are positive and light where they are negative, and what it finds in the drawing: its feature map.</p>
+<div class="maps" role="img" aria-label="Twenty kernels, and the feature map that each makes of the drawing"></div>
+</details>
+</div>
+<noscript><style>.digits {{ display: none }}</style><figure class="digits-still"><img src="_static/digits.png" width="880" height="520" alt="{STILL}">
+<figcaption>A digit that the network wasn't trained on, how sure it is of each of the ten, and what its first layer sees. With JavaScript, you could draw one here.</figcaption></figure></noscript>''') + '\n'
+
+def fill(text):
+    "The README's text with this part in the place of its `<!-- draw -->`"
+    if '<!-- draw -->' not in text: return text
+    made = json.loads(DIGITS.read_text(encoding='utf-8').split('digits = ', 1)[1])['made']
+    return text.replace('<!-- draw -->', draw(made))
