@@ -7,58 +7,64 @@ __all__ = ['Module', 'ReLU', 'MSE', 'accumulate_grad', 'Linear', 'Sequential', '
 
 # %% ../nbs/02a_modules.ipynb #95736131
 import math,torch
-from collections import OrderedDict,deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager,nullcontext
 from fastcore.basics import patch
 from functools import reduce
 from operator import add
 from torch import Tensor,nn
-from torch.utils import swap_tensors
-from torch.utils.hooks import RemovableHandle
 from .fully_connected import *
 from .fully_connected import _check_lin_grad
 
 # %% ../nbs/02a_modules.ipynb #78ce75c8
+def _kind(o): return type(o).__name__
+def _missing(o, k): return NotImplementedError(f"{_kind(o)} must define {k}")
+
 class Module:
     "Part of a network: subclasses write `forward`, and `bwd` for its gradient"
     training = True # In training? Set by `train` and `eval`
-    needs_input_grad = True # What `backward` was told; where False, `bwd` may return None
-    def __call__(self, *args):
-        "Run `forward`, and keep what `bwd` will need if gradients are on"
-        d = vars(self)
-        d.pop('_chosen', None)
-        out = self.forward(*args)
-        saved = d.pop('_chosen', args)
-        if torch.is_grad_enabled(): d['_calls'],d['_saved'] = d['_calls']+1 if '_saved' in d else 1,saved
-        for hook in [*d['_hooks'].values()] if '_hooks' in d else ():
-            if hook(self, args, out) is not None: raise TypeError("a hook looks on, and may change nothing: it must return None")
-        return out
-    def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} must define forward")
-    def bwd(self, g, *saved): raise NotImplementedError(f"{type(self).__name__} must define bwd")
+    needs_input_grad = True # What `backward` was told; if False, `bwd` may return None
+    def forward(self, *args): raise _missing(self, 'forward')
+    def bwd(self, g, *saved): raise _missing(self, 'bwd')
+
+# %% ../nbs/02a_modules.ipynb #f25ef82e
+@patch
+def __call__(self:Module, *args):
+    "Run `forward`, and keep what `bwd` will need if gradients are on"
+    d = vars(self)
+    d.pop('_chosen', None)
+    out = self.forward(*args)
+    saved,n = d.pop('_chosen', args),d['_calls'] if '_saved' in d else 0
+    if torch.is_grad_enabled(): d['_calls'],d['_saved'] = n+1,saved
+    if d.get('_hooks'): self._tell(args, out)
+    return out
+
+# %% ../nbs/02a_modules.ipynb #eb88b11c
+@patch
+def _why_not(self:Module):
+    name,calls = _kind(self),vars(self).get('_calls', 0)
+    if calls<2: return f"{name}.backward: call the module first, with gradients on"
+    return (f"{name}.backward: it was called {calls} times, and keeps one call. Has it "
+            "two places in the network? Make two that share the weight, b.weight = "
+            "a.weight. Only to look, call it under torch.no_grad()")
 
 # %% ../nbs/02a_modules.ipynb #2320f080
 @patch
 def backward(self:Module,
-    g:Tensor=None, # Gradient of the loss with respect to what the module returned; 1 if not given, as for the loss itself
-    input_grad:bool=True, # Does anybody want the gradient of what the module was given? For data in training nobody does
-)->Tensor: # Gradient with respect to what it was given, if `input_grad`
-    "Run `bwd` on what the last call kept; `RuntimeError` where no call did since the last `backward`"
+    g:Tensor=None, # Gradient with respect to the output; 1 if not given, as for a loss
+    input_grad:bool=True, # Is that of the input wanted? For data in training it isn't
+)->Tensor: # Gradient with respect to the input, if `input_grad`
+    "Run `bwd` on what the last call kept; `RuntimeError` if none did since the last"
     d = vars(self)
     if '_saved' not in d: raise RuntimeError(self._why_not())
     d['needs_input_grad'] = input_grad
     try:
-        with torch.no_grad() if torch.is_grad_enabled() else nullcontext(): g_in = self.bwd(torch.tensor(1.) if g is None else g, *d['_saved'])
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+            g_in = self.bwd(torch.tensor(1.) if g is None else g, *d['_saved'])
     finally: del d['_saved']
-    for ready in [*d['_grad_hooks'].values()] if '_grad_hooks' in d else (): ready(self)
+    if d.get('_grad_hooks'): self._tell_grads()
     return g_in
-
-@patch
-def _why_not(self:Module):
-    name,calls = type(self).__name__,vars(self).get('_calls', 0)
-    if calls<2: return f"{name}.backward goes back through a call: call the module first, with gradients on"
-    return (f"{name}.backward: it was called {calls} times before it went back, and keeps the last call only. Has it two places in the network? "
-            "Make two that share the weight: b.weight = a.weight. Only to look, call it under torch.no_grad()")
 
 # %% ../nbs/02a_modules.ipynb #4270d2c0
 class ReLU(Module):
@@ -81,7 +87,6 @@ def save_for_backward(self:Module,
 
 # %% ../nbs/02a_modules.ipynb #58ff4888
 _FLEETING = {'_saved','_calls','_chosen','_hooks','_grad_hooks','needs_input_grad'}
-
 @patch
 def __getstate__(self:Module):
     "What a copy and a pickle get: no kept call, and no hooks"
@@ -91,116 +96,123 @@ def __getstate__(self:Module):
 def _holds_parameters(v, seen):
     "Is `v` a parameter or a module, or does it hold one, however deep?"
     if isinstance(v, (nn.Parameter,nn.Module,Module)): return True
-    if not isinstance(v, (list,tuple,set,frozenset,dict,deque)) or id(v) in seen: return False
+    holder = isinstance(v, (list,tuple,set,frozenset,dict,deque))
+    if not holder or id(v) in seen: return False
     seen.add(id(v))
-    return any(_holds_parameters(o, seen) for o in ([*v, *v.values()] if isinstance(v, dict) else v))
-
-def _refuse_lost(name, value):
-    if isinstance(value, nn.Module): raise TypeError(f"{name} is PyTorch's {type(value).__name__}, which has no bwd: use a Module of ours")
-    if _holds_parameters(value, set()):
-        raise TypeError(f"parameters in {name}, a {type(value).__name__}, would get lost: use Sequential(*layers) or an attribute for each")
-
+    inside = [*v, *v.values()] if isinstance(v, dict) else v
+    return any(_holds_parameters(o, seen) for o in inside)
+def _refuse_lost(name, v):
+    if isinstance(v, nn.Module):
+        raise TypeError(f"{name} is PyTorch's {_kind(v)}, which has no bwd: use ours")
+    if _holds_parameters(v, set()):
+        raise TypeError(f"parameters in {name}, a {_kind(v)}, would get lost: "
+                        "use Sequential(*layers) or an attribute for each")
 @patch
-def _check_part(self:Module, name, value):
-    if '.' in name: raise ValueError(f"{name!r}: dots separate the names of parts, so no name may hold one")
-    if isinstance(value, Module) and any(m is self for _,m in value._walk()): raise ValueError(f"{name} would be a part of itself")
-
+def _check_part(self:Module, name, v):
+    if '.' in name: raise ValueError(f"{name!r}: dots separate the names of parts")
+    if isinstance(v, Module) and any(m is self for _,m in v._walk()):
+        raise ValueError(f"{name} would be a part of itself")
 @patch
-def _check_other(self:Module, name, value):
+def _check_other(self:Module, name, v):
     kind = self._names.get(name)
-    if kind is None: return _refuse_lost(name, value)
-    if 'buffer' in kind and isinstance(value, Tensor): return
-    raise TypeError(f"{name} is registered as a {kind}: assign one, or None, not {type(value).__name__}")
-
-# %% ../nbs/02a_modules.ipynb #5b1c02aa
-@patch
-def __setattr__(self:Module, name, value):
-    "Set an attribute and register it if it is a parameter or a module; `TypeError` where parameters would get lost"
-    names = vars(self).setdefault('_names', {})
-    kind = 'parameter' if isinstance(value, nn.Parameter) else 'module' if isinstance(value, Module) else None
-    if kind:
-        self._check_part(name, value)
-        names[name] = kind
-    elif value is not None: self._check_other(name, value)
-    object.__setattr__(self, name, value)
-
+    if kind is None: _refuse_lost(name, v)
+    elif 'buffer' not in kind or not isinstance(v, Tensor):
+        said = f"{name} is registered as a {kind}: assign one, or None, not "
+        raise TypeError(said+_kind(v))
 @patch
 def __delattr__(self:Module, name):
     object.__delattr__(self, name)
     vars(self).get('_names', {}).pop(name, None)
 
+# %% ../nbs/02a_modules.ipynb #5b1c02aa
+@patch
+def __setattr__(self:Module, name, value):
+    "Set it, and register a parameter or module; `TypeError` where one would get lost"
+    names = vars(self).setdefault('_names', {})
+    kind = 'module' if isinstance(value, Module) else None
+    if isinstance(value, nn.Parameter): kind = 'parameter'
+    if kind: self._check_part(name, value)
+    elif value is not None: self._check_other(name, value)
+    if kind: names[name] = kind
+    object.__setattr__(self, name, value)
+
 # %% ../nbs/02a_modules.ipynb #4b77455c
 @patch
 def _own(self:Module, *kinds):
-    "Pairs of name and value of what is registered here as one of `kinds`, in the order of assignment"
+    "Names and values of what is registered here as one of `kinds`"
     d = vars(self)
-    return [(k,d[k]) for k,kind in d.get('_names', {}).items() if kind in kinds and d.get(k) is not None]
-
+    return [(k,d[k]) for k,kind in d.get('_names', {}).items()
+            if kind in kinds and d.get(k) is not None]
 @patch
 def _walk(self:Module, path=''):
     "Pairs of path and module, from here down; one that has two places comes twice"
     yield path,self
     for k,m in self._own('module'): yield from m._walk(f'{path}{k}.')
 
+# %% ../nbs/02a_modules.ipynb #1eb12c7d
 def _once(pairs):
     "`pairs` of name and object, each object with its first name only"
     found = {}
     for k,v in pairs: found.setdefault(id(v), (k,v))
     return found.values()
+@patch
+def _all(self:Module, *kinds):
+    "Dotted names and values of what is one of `kinds`, here and inside, each once"
+    return _once((path+k,v) for path,m in self._walk() for k,v in m._own(*kinds))
+@patch
+def _check_nothing_lost(self:Module):
+    for path,m in self._walk():
+        for k in vars(m).keys()-_FLEETING-vars(m).get('_names', {}).keys():
+            _refuse_lost(path+k, vars(m)[k])
 
 # %% ../nbs/02a_modules.ipynb #4950bb27
 @patch
 def named_parameters(self:Module)->Iterator: # Pairs of a dotted name and a parameter
-    "Every parameter of this module and of those in it, each once; `TypeError` where one has got lost in a list"
+    "Every parameter, here and inside, once; `TypeError` where one got lost in a list"
     self._check_nothing_lost()
-    yield from _once((path+k,p) for path,m in self._walk() for k,p in m._own('parameter'))
-
+    yield from self._all('parameter')
 @patch
 def parameters(self:Module)->Iterator: # Parameters, in the order of `named_parameters`
     "Every parameter of this module and of those in it, each once"
     for _,p in self.named_parameters(): yield p
 
+# %% ../nbs/02a_modules.ipynb #4fce9aae
 @patch
-def _check_nothing_lost(self:Module):
-    for path,m in self._walk():
-        for k in vars(m).keys()-_FLEETING-vars(m).get('_names', {}).keys(): _refuse_lost(path+k, vars(m)[k])
-
-# %% ../nbs/02a_modules.ipynb #21a5cbc6
+def named_modules(self:Module)->Iterator: # Pairs of dotted name, '' here, and module
+    "This module and all in it, each once"
+    yield from _once((path[:-1],m) for path,m in self._walk())
 @patch
-def __repr__(self:Module):
-    parts = (f"{k}: {v}" if isinstance(v, Module) else f"{k} {tuple(v.shape)}" for k,v in self._own('parameter', 'module'))
-    return f"{type(self).__name__}({', '.join(parts)})"
-
+def modules(self:Module)->Iterator: # Modules, in the order of `named_modules`
+    "This module and all in it, each once"
+    for _,m in self.named_modules(): yield m
 @patch
 def children(self:Module)->list: # Modules, in the order of their assignment
     "The modules that are attributes of this one, each once"
     return [m for _,m in _once(self._own('module'))]
 
+# %% ../nbs/02a_modules.ipynb #21a5cbc6
 @patch
-def named_modules(self:Module)->Iterator: # Pairs of a dotted name and a module; '' is the name of this one
-    "This module and all in it, each once"
-    yield from _once((path[:-1],m) for path,m in self._walk())
-
-@patch
-def modules(self:Module)->Iterator: # Modules, in the order of `named_modules`
-    "This module and all in it, each once"
-    for _,m in self.named_modules(): yield m
+def __repr__(self:Module):
+    shown = (f'{k}: {v}' if isinstance(v, Module) else f'{k} {tuple(v.shape)}'
+             for k,v in self._own('parameter', 'module'))
+    return f"{_kind(self)}({', '.join(shown)})"
 
 # %% ../nbs/02a_modules.ipynb #2a1c5b4b
 def accumulate_grad(
     p:Tensor, # Parameter
-    g:Tensor, # Its gradient from one use, same shape. It becomes `p.grad` where there was none: pass a new tensor
+    g:Tensor, # Its gradient from one use, same shape; a new tensor, it may be kept
 ):
     "Add `g` to `p.grad`; `ValueError` where shapes differ"
-    if g.shape!=p.shape: raise ValueError(f"a gradient of shape {tuple(g.shape)} for a parameter of shape {tuple(p.shape)}")
+    if g.shape!=p.shape: raise ValueError(f"shape {(*g.shape,)} for {(*p.shape,)}")
     p.grad = g if p.grad is None else p.grad+g
-
 @patch
 def zero_grad(self:Module):
     "Forget the gradients of all parameters"
-    for p in (p for _,m in self._walk() for _,p in m._own('parameter')): p.grad = None
+    for _,p in self._all('parameter'): p.grad = None
 
 # %% ../nbs/02a_modules.ipynb #a67b46da
+def _param(t): return nn.Parameter(t, requires_grad=False)
+
 class Linear(Module):
     "`nn.Linear` from scratch, with its own gradient: `x @ weight.t() + bias`"
     def __init__(self,
@@ -210,51 +222,56 @@ class Linear(Module):
         device=None, # Where the parameters lie; PyTorch's default if not given
         dtype=None, # What they are made of; PyTorch's default if not given
         *,
-        a:float=math.sqrt(5), # Slope for `kaiming_uniform_`: PyTorch's √5, or 0 for a layer with a ReLU behind it
+        a:float=math.sqrt(5), # For `kaiming_uniform_`: PyTorch's √5, or 0 before a ReLU
     ):
         w = torch.empty(out_features, in_features, device=device, dtype=dtype)
-        self.weight = nn.Parameter(kaiming_uniform_(w, a), requires_grad=False)
-        bound = 1/math.sqrt(in_features)
-        self.bias = nn.Parameter(w.new_empty(out_features).uniform_(-bound, bound), requires_grad=False) if bias else None
+        self.weight,bound = _param(kaiming_uniform_(w, a)),1/math.sqrt(in_features)
+        b = w.new_empty(out_features).uniform_(-bound, bound) if bias else None
+        self.bias = _param(b) if bias else None
     def forward(self, x): return lin(x, self.weight.t(), self.bias)
-    def bwd(self, g, x):
-        _check_lin_grad(g, x, self.weight.t(), self.bias)
-        accumulate_grad(self.weight, g.t()@x)
-        if self.bias is not None: accumulate_grad(self.bias, g.sum(0))
-        return g@self.weight if self.needs_input_grad else None
+
+# %% ../nbs/02a_modules.ipynb #796e792e
+@patch
+def bwd(self:Linear, g, x):
+    _check_lin_grad(g, x, self.weight.t(), self.bias)
+    accumulate_grad(self.weight, g.t()@x)
+    if self.bias is not None: accumulate_grad(self.bias, g.sum(0))
+    return g@self.weight if self.needs_input_grad else None
 
 # %% ../nbs/02a_modules.ipynb #2d67bd50
 class _Layers(Module):
     def __init__(self,
-        *layers, # Modules
-    ):
+        *layers): # Modules
         for i,l in enumerate(layers):
-            if not isinstance(l, Module): raise TypeError(f"layer {i} must be a Module, not {type(l).__name__}")
+            if not isinstance(l, Module):
+                raise TypeError(f"layer {i} must be a Module, not {_kind(l)}")
             setattr(self, str(i), l)
     def __iter__(self): return iter([l for _,l in self._own('module')])
     def __len__(self): return len(self._own('module'))
-    def __getitem__(self, i): return type(self)(*list(self)[i]) if isinstance(i, slice) else list(self)[i]
+    def __getitem__(self, i):
+        found = list(self)[i]
+        return type(self)(*found) if isinstance(i, slice) else found
     def __setitem__(self, i, l): setattr(self, self._own('module')[i][0], l)
 
+# %% ../nbs/02a_modules.ipynb #e9f5c620
 class Sequential(_Layers):
     "Layers one after the other, in the order of the forward pass"
     def forward(self, x):
         for l in self: x = l(x)
         return x
     def bwd(self, g, x):
-        layers,first = list(self),0
-        if not self.needs_input_grad: # then those in front that have no parameters have nothing to do
-            first = next((i for i,l in enumerate(layers) if any(m._own('parameter') for _,m in l._walk())), len(layers))
-            for m in (m for l in layers[:first] for m in l.modules()): vars(m).pop('_saved', None)
-        for i in range(len(layers)-1, first-1, -1): g = layers[i].backward(g, self.needs_input_grad or i>first)
+        first = 0 if self.needs_input_grad else self._first()
+        for i,l in [*enumerate(self)][first:][::-1]:
+            g = l.backward(g, self.needs_input_grad or i>first)
         return g
 
 # %% ../nbs/02a_modules.ipynb #c626e4d9
 class Sum(_Layers):
-    "Branches: each gets the same input, and their outputs, which must have one shape, are added up"
+    "Branches: each gets the same input; their outputs, of one shape, are added up"
     def forward(self, x):
         outs = [l(x) for l in self]
-        if len({o.shape for o in outs})!=1: raise ValueError(f"branches must give one shape, not {[tuple(o.shape) for o in outs]}")
+        shapes = [tuple(o.shape) for o in outs]
+        if len({*shapes})!=1: raise ValueError(f"branches: not one shape, {shapes}")
         return reduce(add, outs)
     def bwd(self, g, x):
         gs = [l.backward(g, self.needs_input_grad) for l in self]
@@ -265,6 +282,43 @@ class Identity(Module):
     def forward(self, x): return x
     def bwd(self, g, x): return g
 
+# %% ../nbs/02a_modules.ipynb #77a73c72
+@patch
+def _first(self:Sequential):
+    "Number of the first layer with parameters; those before it let go of their call"
+    for i,l in enumerate(self):
+        if any(m._own('parameter') for _,m in l._walk()): return i
+        for m in l.modules(): vars(m).pop('_saved', None)
+    return len(self)
+
+# %% ../nbs/02a_modules.ipynb #5cba9eb6
+@patch
+def _check_buffer(self:Module, name, t):
+    kind = vars(self).setdefault('_names', {}).get(name)
+    if 'buffer' not in (kind or 'buffer') or not kind and hasattr(self, name):
+        raise ValueError(f"{name} is taken: choose another name")
+    if t is not None and (isinstance(t, nn.Parameter) or not isinstance(t, Tensor)):
+        raise TypeError(f"{name} must be a Tensor that is no parameter, not {_kind(t)}")
+    self._check_part(name, t)
+@patch
+def named_buffers(self:Module)->Iterator: # Pairs of a dotted name and a buffer
+    "Every buffer of this module and of those in it, each once"
+    yield from self._all('buffer', 'passing buffer')
+@patch
+def buffers(self:Module)->Iterator: # Buffers, in the order of `named_buffers`
+    "Every buffer of this module and of those in it, each once"
+    for _,b in self.named_buffers(): yield b
+
+def _said(t): return f'shape {tuple(t.shape)}' if isinstance(t, Tensor) else _kind(t)
+def _check_fits(here, saved):
+    "`ValueError` unless the two dictionaries of tensors have the same names and shapes"
+    def no(why): raise ValueError(f"these weights are of another model: {why}")
+    for what,a,b in (('misses',here,saved),('has',saved,here)):
+        if left := a.keys()-b.keys(): no(f"it {what} {', '.join(sorted(left))}")
+    for k in here:
+        a,b = _said(saved[k]),_said(here[k])
+        if a!=b: no(f"{k} has {a}, and here {b}")
+
 # %% ../nbs/02a_modules.ipynb #c0976484
 @patch
 def register_buffer(self:Module,
@@ -272,46 +326,23 @@ def register_buffer(self:Module,
     tensor:Tensor, # What it holds; or None
     persistent:bool=True, # Is it part of `state_dict`?
 ):
-    "Register a tensor that belongs to the module and is not trained; `TypeError` for anything else, `ValueError` for a name that is taken"
-    names = vars(self).setdefault('_names', {})
-    if 'buffer' not in names.get(name, 'buffer') or name not in names and hasattr(self, name): raise ValueError(f"{name} is taken: choose another name")
-    if tensor is not None and (isinstance(tensor, nn.Parameter) or not isinstance(tensor, Tensor)):
-        raise TypeError(f"{name} must be a Tensor that is no parameter, or None, not {type(tensor).__name__}")
-    self._check_part(name, tensor)
-    names[name] = 'buffer' if persistent else 'passing buffer'
+    "Register what isn't trained; `TypeError`: no tensor, `ValueError`: a taken name"
+    self._check_buffer(name, tensor)
+    self._names[name] = 'buffer' if persistent else 'passing buffer'
     object.__setattr__(self, name, tensor)
 
-@patch
-def named_buffers(self:Module)->Iterator: # Pairs of a dotted name and a buffer
-    "Every buffer of this module and of those in it, each once"
-    yield from _once((path+k,b) for path,m in self._walk() for k,b in m._own('buffer', 'passing buffer'))
-
-@patch
-def buffers(self:Module)->Iterator: # Buffers, in the order of `named_buffers`
-    "Every buffer of this module and of those in it, each once"
-    for _,b in self.named_buffers(): yield b
-
 # %% ../nbs/02a_modules.ipynb #2b026229
-def _check_fits(here, saved):
-    "`ValueError` unless the two dictionaries of tensors have the same names and shapes"
-    def no(why): raise ValueError(f"these weights are of another model: {why}")
-    for what,names in (('misses',here.keys()-saved.keys()), ('has',saved.keys()-here.keys())):
-        if names: no(f"it {what} {', '.join(sorted(names))}")
-    for k in here:
-        a,b = (f'shape {tuple(s[k].shape)}' if isinstance(s[k], Tensor) else f'type {type(s[k]).__name__}' for s in (saved,here))
-        if a!=b: no(f"{k} has {a}, and here {b}")
-
 @patch
 def state_dict(self:Module)->dict: # Name -> tensor, sharing memory with the module's
-    "Parameters and buffers by name; `TypeError` where one has got lost in a list"
+    "Parameters and buffers by name; `TypeError` where one got lost in a list"
     self._check_nothing_lost()
-    return {path+k: t.detach() for path,m in self._walk() for k,t in (*m._own('parameter'),*m._own('buffer'))}
-
+    return {path+k: t.detach() for path,m in self._walk()
+            for k,t in (*m._own('parameter'),*m._own('buffer'))}
 @patch
 def load_state_dict(self:Module,
     state:dict, # Name -> tensor, as `state_dict` gives it
 ):
-    "Copy `state` into parameters and buffers; `ValueError`, and no change, unless all names and shapes fit"
+    "Copy `state` into the module; `ValueError`, and no change, unless all of it fits"
     here = self.state_dict()
     _check_fits(here, state)
     with torch.no_grad():
@@ -320,24 +351,25 @@ def load_state_dict(self:Module,
 # %% ../nbs/02a_modules.ipynb #7bd97d06
 def _moved(t, args, kwargs):
     "`t` after `to`, with a dtype of its own if it holds whole numbers"
-    if t is None or t.is_floating_point(): return t if t is None else t.to(*args, **kwargs)
+    if t is None or t.is_floating_point():
+        return t if t is None else t.to(*args, **kwargs)
     return t.to(t.new_empty(0).to(*args, **kwargs).device)
-
 @patch
 def to(self:Module,
     *args, # A device, a dtype of floats, or both, as for `Tensor.to`
     **kwargs, # The same by keyword
 )->Module: # The module itself
-    "Move parameters, their gradients and buffers; whole numbers keep their dtype. `TypeError` for a dtype that is none of floats"
+    "Move all; whole numbers keep their dtype. `TypeError` for a dtype not of floats"
     dtype = torch.empty(0).to(*args, **kwargs).dtype
-    if not dtype.is_floating_point: raise TypeError(f"parameters must be floats, not {dtype}")
+    if not dtype.is_floating_point: raise TypeError(f"not a dtype of floats: {dtype}")
     for p in self.parameters():
         g,p.grad,new = p.grad,None,_moved(p.data, args, kwargs)
-        if new.is_meta!=p.is_meta: swap_tensors(p, nn.Parameter(new, p.requires_grad)) # shapes alone take the place of numbers
-        else: p.data = new
+        if new.is_meta==p.is_meta: p.data = new
+        else: torch.utils.swap_tensors(p, nn.Parameter(new, p.requires_grad))
         p.grad = _moved(g, args, kwargs)
     for m in self.modules():
-        for k,b in m._own('buffer', 'passing buffer'): setattr(m, k, _moved(b, args, kwargs))
+        for k,b in m._own('buffer', 'passing buffer'):
+            setattr(m, k, _moved(b, args, kwargs))
     return self
 
 # %% ../nbs/02a_modules.ipynb #f1699ee6
@@ -349,52 +381,19 @@ def train(self:Module,
     self.training = mode
     for m in self.children(): m.train(mode)
     return self
-
 @patch
 def eval(self:Module)->Module: # The module itself
     "Set `training` to False here and in every module inside"
     return self.train(False)
 
+# %% ../nbs/02a_modules.ipynb #f8750747
 @contextmanager
 def eval_mode(
     model, # Our `Module`, or an `nn.Module`
 ):
-    "Evaluation inside a `with`; afterwards, also after an error, every part is in the mode it was in"
+    "Evaluation in a `with`; then, after an error too, every part is in its old mode"
     modes = [(m,m.training) for m in model.modules()]
     model.eval()
     try: yield model
     finally:
         for m,mode in modes: m.training = mode
-
-# %% ../nbs/02a_modules.ipynb #362d8300
-def _add_hook(kind, hook, modules):
-    "Register `hook` with all `modules`, and give one handle for all"
-    first,*rest = [vars(m).setdefault(kind, OrderedDict()) for m in modules]
-    handle = RemovableHandle(first, extra_dict=rest)
-    for hooks in (first,*rest): hooks[handle.id] = hook
-    return handle
-
-@patch
-def register_forward_hook(self:Module,
-    hook, # Called with the module, its arguments as a tuple, and its output, after each forward pass
-)->RemovableHandle: # Its `remove` ends it; so does the end of a `with`
-    "Have `hook` called after each forward pass; it must return None"
-    return _add_hook('_hooks', hook, [self])
-
-# %% ../nbs/02a_modules.ipynb #64a86504
-@patch
-def register_post_accumulate_grad_hook(self:Module,
-    hook, # Called with a parameter of this module or of one in it
-)->RemovableHandle: # Its `remove` ends it; so does the end of a `with`
-    "Have `hook` called once for each parameter in a backward pass of this module, as soon as its gradient is complete"
-    users,told = {},set()
-    for m in self.modules():
-        for _,p in m._own('parameter'): users.setdefault(id(p), []).append(m)
-    def ready(m):
-        for p in self.parameters() if m is self else [p for _,p in m._own('parameter')]:
-            if p.grad is None or id(p) in told: continue
-            if m is not self and any('_saved' in vars(u) for u in users.get(id(p), ())): continue
-            told.add(id(p))
-            hook(p)
-        if m is self: told.clear()
-    return _add_hook('_grad_hooks', ready, self.modules())

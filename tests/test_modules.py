@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, strategies as st
 from torch import nn
 import notes
-from notes import convolutions as cv, exports as ex, fully_connected as fc, modules as mo, training as tr
+from notes import convolutions as cv, exports as ex, fully_connected as fc, hooks, modules as mo, training as tr
 from batch_norm import BatchNorm
 from draws import F64, layouts, randn, seeds, sizes, some
 

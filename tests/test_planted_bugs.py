@@ -33,7 +33,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'Sum: one branch alone goes back': (MO, 'residual', 'return reduce(add, gs) if', 'return gs[0] if'),
     'to: counts become floats': (MO, 'test_to', 'if t is None or t.is_floating_point():', 'if True:'),
     'state_dict: passing buffers too': (MO, 'test_buffers', "(*m._own('parameter'),*m._own('buffer'))", "(*m._own('parameter'),*m._own('buffer', 'passing buffer'))"),
-    'hooks: a shared gradient is told half': (MO, 'complete', "if m is not self and any('_saved' in", "if False and any('_saved' in"),
+    'hooks: a shared gradient is told half': (('hooks', 'test_modules.py'), 'complete', "if m is not self and any('_saved' in", "if False and any('_saved' in"),
     'optimiser: a parameter moves twice': (TR, 'given_twice', 'if len({*map(id, ps)})<len(ps): raise', 'if False: raise'),
     'optimiser: settings of PyTorch that ours has not': (TR, 'does_not_fit', 'if g[k]!=self.fixed.get(k, math.nan)}', 'if False}'),
     'cross-entropy waits for the device': (TR, 'reads_no_number', "if targ.device.type!='cpu': return", 'pass'),
