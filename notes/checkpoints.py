@@ -70,8 +70,8 @@ def _write(path, state):
             _seal(f)
         torch.load(path, map_location='meta', weights_only=True) # reads no tensor
     except (pickle.PickleError,AttributeError,TypeError) as e:
-        raise TypeError("state holds more than numbers, texts and tensors (a NumPy number?"
-                        " call float), and could not be read again") from e
+        raise TypeError("state holds more than numbers, texts and tensors (a NumPy "
+                        "number? call float), and could not be read again") from e
     _sync(path)
 
 @contextmanager

@@ -22,7 +22,7 @@ def _check_events(cls):
             raise TypeError(f"{cls.__name__}.{k} would never be called; known: {known}")
 def _check_joins(cb, learn):
     if learn._on: raise ValueError("a fit is running: pass it callbacks when it begins")
-    if not isinstance(cb, Callback): raise TypeError(f"{cb!r}: callbacks are instances")
+    if not isinstance(cb, Callback): raise TypeError(f"{cb!r}: pass Callback instances")
     if any(cb is o for o in learn.cbs):
         raise ValueError(f"this {type(cb).__name__} has joined already")
 def _check_lr(lr):
@@ -30,7 +30,7 @@ def _check_lr(lr):
     return lr
 def _check_names(fs):
     taken = {'epoch','step','train_loss','valid_loss'} & {*fs}
-    if taken: raise ValueError(f"{', '.join(sorted(taken))}: choose another name")
+    if taken: raise ValueError(f"{', '.join(sorted(taken))}: taken; choose another")
     return fs
 def _pair(batch):
     match batch:
@@ -143,7 +143,7 @@ def _pass(self:Learner, dl, training):
         for self.iter,batch in enumerate(dl, self.iter+1):
             self.xb,self.yb = _pair(batch)
             self._batch()
-        if self.iter<0: raise ValueError("a loader gave no batches: is it used up?")
+        if self.iter<0: raise ValueError("a loader gave no batches: empty, or used up?")
         if training: self('after_train')
 
 # %% ../nbs/05_learner.ipynb #451d775e
