@@ -79,7 +79,7 @@ def _or_nothing(tmp, path):
     try: yield
     except BaseException as e:
         with suppress(OSError): tmp.unlink()
-        if isinstance(e, RuntimeError): e = e.__context__ # of torch.save, later
+        if isinstance(e, RuntimeError): e = e.__context__ # torch.save went on after it
         if not isinstance(e, OSError): raise
         what = e.strerror or e
         why = f"{what}: could not be saved; what was saved before is still there"

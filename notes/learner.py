@@ -66,7 +66,7 @@ class Learner:
         lr:float=.1, # Learning rate
         cbs=(), # Callbacks
     ):
-        if len(dls)!=2: raise ValueError("pass two; the second None for no validation")
+        if len(dls)!=2: raise ValueError("dls: two, the second None for no validation")
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
         self.cbs,self.training,self.metrics,self.asleep,self._on = [],False,{},[],None
         self.add_cbs(cbs)
@@ -190,7 +190,7 @@ def fit(self:Learner,
     lr:float=None, # Learning rate, from now on; as it is if not given
     cbs=(), # Callbacks for this fit only
 ):
-    "Train, validate after each epoch, end in evaluation mode; `ValueError` below 0"
+    "Train and validate `n_epochs` times, end in evaluation mode; `ValueError` if <0"
     self._begin(n_epochs, lr)
     with ExitStack() as stack, suppress(CancelFit):
         stack.callback(self._mode, False)
