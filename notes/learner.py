@@ -89,7 +89,7 @@ def add_cbs(self:Learner,
         if hasattr(cb, 'after_create'): cb.after_create()
         self.cbs.append(cb)
 
-# %% ../nbs/05_learner.ipynb #5f2d5b8d
+# %% ../nbs/05_learner.ipynb #ab1562bb
 @patch
 def set_lr(self:Learner,
     lr:float, # Learning rate
