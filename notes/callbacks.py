@@ -10,55 +10,86 @@ import copy,math,operator,random,warnings
 import numpy as np, torch
 from fastcore.basics import patch
 from .learner import *
-from .learner import _axes
 
 # %% ../nbs/05a_callbacks.ipynb #b03d7a19
 def _smoothed(losses):
-    "Medians of five neighbours, and their scale: how far they fell, or ten deviations of the first ten losses"
+    "Medians of five neighbours, and their scale: how far they fell, or the noise"
     m = np.median(np.lib.stride_tricks.sliding_window_view(losses, 5), 1)
     return m,max(m[0]-m.min(), 10*np.std(losses[:10]))
 
+# %% ../nbs/05a_callbacks.ipynb #bae0c983
+def _at_least_1(n, name):
+    if n<1: raise ValueError(f"{name}={n}: pass 1 or more")
+    return n
+
+def _above_0(x, name):
+    if not x>0: raise ValueError(f"{name}={x}: pass a number above 0")
+    return x
+
+def _check_range(start, end, n, factor):
+    if not 0<start<end or n<10 or not factor>0:
+        raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: "
+                         "need 0 < start < end, n >= 10, factor > 0")
+    return start,end,n,factor
+
+def _can_restart(dl):
+    if not hasattr(dl, '__next__'): return dl
+    raise TypeError("an iterator can't be put back: pass a loader")
+
+class _Keeps(Callback):
+    "A callback whose attributes named in `kept` go into a checkpoint"
+    kept = ()
+    def state_dict(self): return {k: getattr(self, k) for k in self.kept}
+    def load_state_dict(self, state): vars(self).update(state)
+
 # %% ../nbs/05a_callbacks.ipynb #26a4db1a
 class LRFinder(Callback):
-    "Raises the learning rate from batch to batch and notes the losses; ends the fit when they explode"
+    "Raises the rate from batch to batch, notes the losses, ends when they explode"
     order = 30
     def __init__(self,
         start:float=1e-5, # First learning rate
         end:float=10., # Last learning rate
         n:int=100, # Batches from `start` to `end`
-        factor:float=1., # A rise of the smoothed loss by more than so many times its scale ends it
-    ):
-        if not 0<start<end or n<10 or not factor>0:
-            raise ValueError(f"{start=}, {end=}, {n=}, {factor=}: need 0 < start < end, n >= 10, factor > 0")
-        self.start,self.end,self.n,self.factor = start,end,n,factor
+        factor:float=1., # A rise by more than so many times the fall is an explosion
+    ): self.start,self.end,self.n,self.factor = _check_range(start, end, n, factor)
     def before_fit(self): self.lrs,self.losses = [],[]
-    def before_batch(self):
-        if self.learn.training:
-            self.learn.set_lr(self.start*(self.end/self.start)**(len(self.losses)/(self.n-1)))
-    def after_batch(self):
-        if not self.learn.training: return
-        self.lrs.append(self.learn.lr)
-        self.losses.append(self.learn.loss.item()) # waits for the device, as whoever wants to stop in time must
-        if len(self.losses)==self.n or self._exploded(): raise CancelFit
-    def _exploded(self):
-        if not math.isfinite(self.losses[-1]): return True
-        if len(self.losses)<10: return False
-        m,scale = _smoothed(self.losses)
-        return m[-1]-m.min() > self.factor*scale
+
+# %% ../nbs/05a_callbacks.ipynb #26fba898
+@patch
+def before_batch(self:LRFinder):
+    if not self.learn.training: return
+    done = len(self.losses)/(self.n-1)
+    self.learn.set_lr(self.start*(self.end/self.start)**done)
+
+@patch
+def after_batch(self:LRFinder):
+    if not self.learn.training: return
+    self.lrs.append(self.learn.lr)
+    self.losses.append(self.learn.loss.item()) # waits for the device: it may stop
+    if len(self.losses)==self.n or self._exploded(): raise CancelFit
+
+# %% ../nbs/05a_callbacks.ipynb #75aba35d
+@patch
+def _exploded(self:LRFinder):
+    if not math.isfinite(self.losses[-1]): return True
+    if len(self.losses)<10: return False
+    m,scale = _smoothed(self.losses)
+    return m[-1]-m.min() > self.factor*scale
 
 # %% ../nbs/05a_callbacks.ipynb #24c860e1
 @patch
 def _finite(self:LRFinder):
     losses = [l for l in self.losses if math.isfinite(l)]
-    if len(losses)<10: raise ValueError(f"the trial ended after {len(losses)} losses, and ten are needed: "
-                                        "pass a smaller start if they exploded, else train on more batches")
-    return losses
+    if len(losses)>=10: return losses
+    raise ValueError(f"the trial ended after {len(losses)} losses, and ten are needed: "
+                     "a smaller start if they exploded, else train on more batches")
 
+# %% ../nbs/05a_callbacks.ipynb #d8d941a8
 @patch(as_prop=True)
 def suggestion(self:LRFinder)->float: # Learning rate
-    "Where the floor of the smoothed loss begins, or a twentieth of where an explosion ends it, if that is more"
+    "Where the floor begins, or a twentieth of where an explosion ends it, if more"
     m,scale = _smoothed(self._finite())
-    floor = 2+np.flatnonzero(m <= m.min()+scale/5) # a median belongs to the third of its five
+    floor = 2+np.flatnonzero(m <= m.min()+scale/5) # a median is the third's of five
     first,last = self.lrs[floor[0]],self.lrs[floor[-1]]
     return max(first, last/20) if self._exploded() else first
 
@@ -67,12 +98,16 @@ def suggestion(self:LRFinder)->float: # Learning rate
 def plot(self:LRFinder,
     ax=None, # matplotlib axes to draw in; new ones without
 ): # The axes
-    "Draw the losses over the learning rate, as they were and smoothed, with the suggestion"
-    losses,ax = self._finite(),_axes(ax)
+    "Draw the losses over the learning rate, smoothed too, with the suggestion"
+    losses = self._finite()
     m,scale = _smoothed(losses)
-    ax.semilogx(self.lrs[:len(losses)], losses, color='#56B4E9', lw=1, label='loss of a batch')
-    ax.semilogx(self.lrs[2:2+len(m)], m, color='#0072B2', lw=2.5, label='median of five')
-    ax.axvline(self.suggestion, color='#D55E00', ls='--', label=f'suggestion: {self.suggestion:.2g}')
+    if ax is None:
+        import matplotlib.pyplot as plt
+        ax = plt.subplots(figsize=(6,3), layout='constrained')[1]
+    lrs,best = self.lrs,self.suggestion
+    ax.semilogx(lrs[:len(losses)], losses, color='#56B4E9', lw=1, label='each batch')
+    ax.semilogx(lrs[2:2+len(m)], m, color='#0072B2', lw=2.5, label='median of five')
+    ax.axvline(best, color='#D55E00', ls='--', label=f'suggestion: {best:.2g}')
     low,high = m.min()-.6*scale,m.min()+1.6*scale
     ax.set(xlabel='learning rate', ylabel='loss', ylim=(low,high))
     ax.legend(fontsize=9); ax.grid(alpha=.3)
@@ -80,6 +115,7 @@ def plot(self:LRFinder,
 
 # %% ../nbs/05a_callbacks.ipynb #9c40d7e2
 _RNG = torch.Generator,np.random.Generator,random.Random
+_PARTS = 'generator','sampler','batch_sampler','batches','dataset'
 
 def _generators(dls):
     "The generators that loaders, their samplers and their datasets hold"
@@ -90,8 +126,9 @@ def _generators(dls):
         seen.append(o)
         if isinstance(o, _RNG): found.append(o)
         else:
-            todo += [getattr(o, k, None) for k in ('generator','sampler','batch_sampler','batches','dataset')]
-            todo += [v for v in getattr(o, '__dict__', {}).values() if isinstance(v, _RNG)]
+            todo += [getattr(o, k, None) for k in _PARTS]
+            own = getattr(o, '__dict__', {}).values()
+            todo += [v for v in own if isinstance(v, _RNG)]
     return found
 
 def _get(g):
@@ -104,16 +141,21 @@ def _set(g, s):
     else: g.bit_generator.state = s
 
 # %% ../nbs/05a_callbacks.ipynb #c2fdd8a8
+def _gpus():
+    "Whether there is CUDA, whether there is MPS"
+    return torch.cuda.is_available(),torch.backends.mps.is_available()
+
 def get_rng(
     dls=(), # Loaders whose own generators are to be included
 )->dict: # Of numbers, tuples and tensors
-    "State of all random number generators: Python's, NumPy's, PyTorch's on every device, the loaders'"
-    _,keys,*rest = np.random.get_state()
-    v,ints,gauss = random.getstate()
-    return dict(python=(v,torch.tensor(ints),gauss), numpy=(torch.from_numpy(keys.astype(np.int64)),*rest),
+    "State of Python's, NumPy's, PyTorch's and the loaders' random number generators"
+    (_,keys,*rest),(v,ints,gauss) = np.random.get_state(),random.getstate()
+    cuda,mps = _gpus()
+    return dict(python=(v,torch.tensor(ints),gauss),
+                numpy=(torch.from_numpy(keys.astype(np.int64)),*rest),
                 torch=torch.get_rng_state(),
-                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+                cuda=torch.cuda.get_rng_state_all() if cuda else [],
+                mps=torch.mps.get_rng_state() if mps else None,
                 loaders=[_get(g) for g in _generators(dls)])
 
 # %% ../nbs/05a_callbacks.ipynb #50d183c9
@@ -121,36 +163,52 @@ def set_rng(
     state:dict, # As `get_rng` gives it
     dls=(), # The loaders, in the same order
 ):
-    "Put all random number generators back into `state`; `ValueError` if it is of other loaders"
+    "Put all random number generators back; `ValueError` for other loaders' state"
     gs,saved = _generators(dls),state['loaders']
-    if len(gs)!=len(saved): raise ValueError(f"state is of loaders with {len(saved)} generators, and these have {len(gs)}")
-    v,ints,gauss = state['python']
+    if len(gs)!=len(saved):
+        raise ValueError(f"state is of loaders with {len(saved)} generators, "
+                         f"and these have {len(gs)}")
+    (v,ints,gauss),(keys,*rest) = state['python'],state['numpy']
     random.setstate((v,tuple(ints.tolist()),gauss))
-    np.random.set_state(('MT19937',state['numpy'][0].numpy().astype(np.uint32),*state['numpy'][1:]))
+    np.random.set_state(('MT19937',keys.numpy().astype(np.uint32),*rest))
     torch.set_rng_state(state['torch'])
-    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
-    if state['mps'] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state['mps'])
+    cuda,mps = _gpus()
+    if state['cuda'] and cuda: torch.cuda.set_rng_state_all(state['cuda'])
+    if state['mps'] is not None and mps: torch.mps.set_rng_state(state['mps'])
     for g,s in zip(gs, saved): _set(g, s)
 
 # %% ../nbs/05a_callbacks.ipynb #ff14d44a
 def _shared(learn):
-    "What a copy has in common with `learn`, by id: loaders, data, the last batch; results without their graphs"
-    kept = [learn.dls, *learn.dls, *(getattr(dl, 'dataset', None) for dl in learn.dls), *map(vars(learn).get, ('xb','yb'))]
-    tensors = [t for o in (learn,*learn.cbs,*learn.model.modules()) for t in vars(o).values() if torch.is_tensor(t)]
-    return {id(o): o for o in kept} | {id(t): t.detach() for t in tensors if not t.is_leaf}
+    "What a copy shares, by id: loaders, data, the last batch; results without graphs"
+    dls,ms = learn.dls,(learn,*learn.cbs,*learn.model.modules())
+    kept = [dls, *dls, *(getattr(dl, 'dataset', None) for dl in dls)]
+    kept += map(vars(learn).get, ('xb','yb'))
+    tensors = [t for o in ms for t in vars(o).values() if torch.is_tensor(t)]
+    results = {id(t): t.detach() for t in tensors if not t.is_leaf}
+    return {id(o): o for o in kept} | results
 
 @patch
 def _copy(self:Learner):
-    "A learner like this one, with the callbacks that take part in trials; `TypeError` where something can't be copied"
-    new = copy.copy(self)
+    "A learner like this, with the callbacks that take part in trials, or `TypeError`"
+    new,cbs = copy.copy(self),[cb for cb in self.cbs if cb.in_trials]
     memo = {**_shared(self), id(self): new}
+    opt = {k: v for k,v in vars(self.opt).items() if k!='step'}
     try:
-        vars(new).update(copy.deepcopy({**vars(self), '_on': None, 'cbs': [cb for cb in self.cbs if cb.in_trials]}, memo))
-        vars(new.opt).update(copy.deepcopy({k: v for k,v in vars(self.opt).items() if k!='step'}, memo))
+        vars(new).update(copy.deepcopy({**vars(self), '_on': None, 'cbs': cbs}, memo))
+        vars(new.opt).update(copy.deepcopy(opt, memo))
     except Exception as e:
-        raise TypeError(f"a trial needs a copy of the learner, and {e}. If that is a callback's, say in_trials = False there") from e
+        raise TypeError(f"a trial needs a copy of the learner, and {e}. "
+                        "If that is a callback's, say in_trials = False there") from e
     return new
+
+# %% ../nbs/05a_callbacks.ipynb #795070f1
+@patch
+def _try(self:Learner, finder):
+    dl,trial = _can_restart(self.dls[0]),self._copy()
+    trial.dls = dl,None
+    with warnings.catch_warnings(): # a copied scheduler takes the copied optimiser for
+        warnings.filterwarnings('ignore', 'Seems like `optimizer.step') # a changed one
+        trial.fit(math.ceil(finder.n/(operator.length_hint(dl) or 1)), cbs=[finder])
 
 # %% ../nbs/05a_callbacks.ipynb #91c93aca
 @patch
@@ -159,15 +217,9 @@ def lr_find(self:Learner,
     end:float=10., # Last learning rate
     n:int=100, # Batches from `start` to `end`
 )->LRFinder: # With `suggestion` and `plot`
-    "Try learning rates on up to `n` batches, with a copy: nothing here changes. `TypeError` for what can't be copied"
-    finder,rng,dl = LRFinder(start, end, n),get_rng(self.dls),self.dls[0]
-    if hasattr(dl, '__next__'): raise TypeError("an iterator can't be put back: pass a loader")
-    trial = self._copy()
-    trial.dls = dl,None
-    try:
-        with warnings.catch_warnings(): # a copied scheduler takes the copied optimiser for one that was tampered with
-            warnings.filterwarnings('ignore', 'Seems like `optimizer.step')
-            trial.fit(math.ceil(n/(operator.length_hint(dl) or 1)), cbs=[finder])
+    "Try up to `n` rates with a copy, change nothing; `TypeError` without a copy"
+    finder,rng = LRFinder(start, end, n),get_rng(self.dls)
+    try: self._try(finder)
     finally: set_rng(rng, self.dls)
     finder.learn = self # and the copy can go
     return finder
@@ -178,9 +230,7 @@ class GradClip(Callback):
     order,state_dict = 10,None # `norm` is of one batch: nothing to save
     def __init__(self,
         max_norm:float, # Largest norm
-    ):
-        if not max_norm>0: raise ValueError(f"max_norm={max_norm}: pass a number above 0")
-        self.max_norm = max_norm
+    ): self.max_norm = _above_0(max_norm, 'max_norm')
     def after_backward(self):
         gs = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
         self.norm = torch.stack([g.norm() for g in gs]).norm()
@@ -188,32 +238,39 @@ class GradClip(Callback):
         for g in gs: g.mul_(scale)
 
 # %% ../nbs/05a_callbacks.ipynb #76ba4544
-class GradAccum(Callback):
+class GradAccum(_Keeps):
     "One optimiser step for every `n` batches, as if they had been one"
     order,late = 0,False # late: `.grad` has the sum already
+    kept = 'sums','items','batches'
     def __init__(self,
         n:int, # Batches for a step
-    ):
-        if n<1: raise ValueError(f"n={n}: pass 1 or more")
-        self.n = n
+    ): self.n = _at_least_1(n, 'n')
     def before_epoch(self): self.sums,self.items,self.batches = None,0,0
     def after_backward(self):
         if self.late: return
-        l,ps = self.learn,list(self.learn.model.parameters())
-        k = len(l.xb)
-        gs = [None if p.grad is None else k*p.grad for p in ps] # None: a layer that this batch didn't use
-        if self.sums: # a loaded sum is on the CPU
-            gs = [g if s is None else s.to(p.device)+(0 if g is None else g) for p,s,g in zip(ps, self.sums, gs)]
-        self.sums = gs
-        self.items,self.batches = self.items+k,self.batches+1
+        self._add(len(self.learn.xb))
         if self.batches<self.n: raise CancelStep
         self.fill()
-    def fill(self):
-        "The mean of the group into `.grad`, and begin the next group"
-        for p,s in zip(self.learn.model.parameters(), self.sums): p.grad = None if s is None else s/self.items
-        self.before_epoch()
-    def state_dict(self): return dict(sums=self.sums, items=self.items, batches=self.batches)
-    def load_state_dict(self, state): vars(self).update(state)
+
+# %% ../nbs/05a_callbacks.ipynb #06836ef3
+@patch
+def fill(self:GradAccum):
+    "The mean of the group into `.grad`, and begin the next group"
+    for p,s in zip(self.learn.model.parameters(), self.sums):
+        p.grad = None if s is None else s/self.items
+    self.before_epoch()
+
+# %% ../nbs/05a_callbacks.ipynb #4c9e7f9a
+def _plus(s, g, p):
+    if s is None: return g
+    return s.to(p.device)+(0 if g is None else g) # a loaded sum is on the CPU
+
+@patch
+def _add(self:GradAccum, k):
+    ps = list(self.learn.model.parameters()) # None: a layer that this batch didn't use
+    gs = [None if p.grad is None else k*p.grad for p in ps]
+    self.sums = list(map(_plus, self.sums or [None]*len(ps), gs, ps))
+    self.items,self.batches = self.items+k,self.batches+1
 
 # %% ../nbs/05a_callbacks.ipynb #0e95b7c8
 @patch
@@ -228,29 +285,38 @@ def after_train(self:GradAccum):
     finally: self.late = False
 
 # %% ../nbs/05a_callbacks.ipynb #03483338
-class EarlyStopping(Callback):
-    "Ends a fit after `patience` epochs without improvement; the model gets the weights of the best"
-    order,in_trials,in_preds = 50,False,False
+class EarlyStopping(_Keeps):
+    "Ends a fit that improves no more; the model gets the weights of the best epoch"
+    order,in_trials,in_preds,kept = 50,False,False,('best','wait','weights')
     def __init__(self,
         metric:str='valid_loss', # Name in `learn.metrics`
         patience:int=3, # Epochs without improvement that end the fit
         higher:bool=False, # Is more better?
     ):
-        if patience<1: raise ValueError(f"patience={patience}: pass 1 or more")
-        self.metric,self.patience,self.sign = metric,patience,-1 if higher else 1
+        self.metric,self.sign = metric,-1 if higher else 1
+        self.patience = _at_least_1(patience, 'patience')
     def before_fit(self): self.best,self.wait,self.weights = math.inf,0,None
-    def after_epoch(self):
-        ms = self.learn.metrics
-        if self.metric not in ms:
-            raise ValueError(f"no metric {self.metric!r}: there are {', '.join(ms) or 'none; add Metrics()'}")
-        value = self.sign*ms[self.metric]
-        if value<self.best:
-            self.best,self.wait,self.weights = value,0,copy.deepcopy(self.learn.model.state_dict())
-        else: self.wait += 1
-        if self.wait>=self.patience:
-            self.after_fit()
-            raise CancelFit
-    def after_fit(self):
-        if self.weights: self.learn.model.load_state_dict(self.weights)
-    def state_dict(self): return dict(best=self.best, wait=self.wait, weights=self.weights)
-    def load_state_dict(self, state): vars(self).update(state)
+
+# %% ../nbs/05a_callbacks.ipynb #22c0e9d1
+@patch
+def after_epoch(self:EarlyStopping):
+    value = self._value()
+    if value<self.best:
+        self.best,self.wait = value,0
+        self.weights = copy.deepcopy(self.learn.model.state_dict())
+    else: self.wait += 1
+    if self.wait>=self.patience:
+        self.after_fit()
+        raise CancelFit
+
+@patch
+def after_fit(self:EarlyStopping):
+    if self.weights: self.learn.model.load_state_dict(self.weights)
+
+# %% ../nbs/05a_callbacks.ipynb #71ef4497
+@patch
+def _value(self:EarlyStopping):
+    ms = self.learn.metrics
+    if self.metric in ms: return self.sign*ms[self.metric]
+    raise ValueError(f"no metric {self.metric!r}: "
+                     f"there are {', '.join(ms) or 'none; add Metrics()'}")

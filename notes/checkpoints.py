@@ -7,7 +7,7 @@ __all__ = ['CheckpointError', 'save_checkpoint', 'load_checkpoint', 'Checkpoint'
 
 # %% ../nbs/05b_checkpoints.ipynb #609962c2
 import copy,hashlib,io,operator,os,pickle,re,warnings,zipfile
-from contextlib import suppress
+from contextlib import contextmanager,suppress
 from itertools import islice
 from pathlib import Path
 from types import FunctionType,SimpleNamespace
@@ -24,16 +24,17 @@ class CheckpointError(ValueError): "A file is no checkpoint, or no longer whole"
 def _previous(path): return path.with_name(path.name+'.prev')
 
 def _file(path):
-    "`path` in full; `ValueError` where a folder, or another thing that is no file, has that name"
+    "`path` in full; `ValueError` where a folder, or what is no file, has that name"
     path = Path(path).expanduser().resolve()
     for p in (path,_previous(path)):
         if p.exists() and not p.is_file():
-            raise ValueError(f"{p} is {'a folder' if p.is_dir() else 'no plain file'}: pass the name of a file")
+            what = 'a folder' if p.is_dir() else 'no plain file'
+            raise ValueError(f"{p} is {what}: pass the name of a file")
     return path
 
 def _sync(path):
     "Have what the system keeps of a file or folder written to the disk"
-    if os.name=='nt' and path.is_dir(): return
+    if os.name=='nt' and path.is_dir(): return # Windows does it by itself
     fd = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try: os.fsync(fd)
     finally: os.close(fd)
@@ -49,7 +50,7 @@ def _digest(f, size):
     return _MARK + h.hexdigest().encode()
 
 def _seal(f):
-    "Make the digest the comment of the archive, whose last two bytes say how long that is"
+    "Make the digest the archive's comment; its last two bytes say how long that is"
     f.seek(-2, os.SEEK_END)
     f.write((len(_MARK)+64).to_bytes(2, 'little'))
     f.write(_digest(f, f.tell()))
@@ -69,95 +70,136 @@ def _write(path, state):
             _seal(f)
         torch.load(path, map_location='meta', weights_only=True) # reads no tensor
     except (pickle.PickleError,AttributeError,TypeError) as e:
-        raise TypeError("state holds more than numbers, texts and tensors (a NumPy number? call float), "
-                        "and could not be read again") from e
+        raise TypeError("state holds more than numbers, texts and tensors (a NumPy "
+                        "number? call float), and could not be read again") from e
     _sync(path)
 
+@contextmanager
+def _or_nothing(tmp, path):
+    try: yield
+    except BaseException as e:
+        with suppress(OSError): tmp.unlink()
+        if isinstance(e, RuntimeError): e = e.__context__ # torch.save went on after it
+        if not isinstance(e, OSError): raise
+        what = e.strerror or e
+        why = f"{what}: could not be saved; what was saved before is still there"
+        raise OSError(e.errno, why, str(path)) from e
+
+# %% ../nbs/05b_checkpoints.ipynb #abeab1ff
 def save_checkpoint(
     path, # File to write; its folder is made where there is none
     state:dict, # Numbers, texts and tensors, in lists, tuples and dictionaries
 ):
-    "Write `state` to `path`, never half; the one before it stays as `path`.prev. `TypeError` for what couldn't be read again"
+    "Write `state`, never half; the last one stays as .prev; `TypeError` if unreadable"
     path = _file(path)
     tmp = path.with_name(path.name+'.tmp')
-    try:
+    with _or_nothing(tmp, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(tmp, state)
         if path.exists(): os.replace(path, _previous(path))
         os.replace(tmp, path)
         _sync(path.parent)
-    except BaseException as e:
-        with suppress(OSError): tmp.unlink()
-        if isinstance(e, RuntimeError): e = e.__context__ # torch.save goes on after a write that failed
-        if not isinstance(e, OSError): raise
-        raise OSError(e.errno, f"{e.strerror or e}: could not be saved; what was saved before is still there", str(path)) from e
 
 # %% ../nbs/05b_checkpoints.ipynb #4b7fe016
 _OLD,_NEW = 'notes.learner 1','notes.learner 2' # without a digest; with one
 
+def _no(path, why):
+    prev = _previous(path)
+    used = f"{prev.name}, the one before it, will be used"
+    then = used if prev.exists() else "start again"
+    return CheckpointError(f"{path} {why}: delete it, and {then}")
+
 def _unpack(path, whole):
-    if not whole:
-        with zipfile.ZipFile(path) as z: parts = {i.filename: z.read(i) for i in z.infolist()}
+    if not whole: # of the first version: a clean copy of the parts with right checksums
+        with zipfile.ZipFile(path) as z: parts = {i: z.read(i) for i in z.infolist()}
         path = io.BytesIO()
         with zipfile.ZipFile(path, 'w') as z:
-            for name,part in parts.items(): z.writestr(name, part)
+            for i,part in parts.items(): z.writestr(i.filename, part)
         path.seek(0)
     return torch.load(path, map_location='cpu', weights_only=True)
+
+def _read(path, whole):
+    try: return _unpack(path, whole)
+    except pickle.UnpicklingError: why = "asks for code to be run, and none was"
+    except Exception as e:
+        if whole and isinstance(e, MemoryError): raise
+        why = "is no checkpoint, or only a part of one"
+    raise _no(path, why)
 
 # %% ../nbs/05b_checkpoints.ipynb #957f5b1e
 def load_checkpoint(
     path, # File that `save_checkpoint` wrote
 )->dict: # What was saved, tensors on the CPU
-    "Read a checkpoint, or the one before if only that is left; `CheckpointError` if it is damaged or none"
+    "Read a checkpoint, else the one before; `CheckpointError` if damaged or none"
     path = _file(path)
     if not path.exists() and _previous(path).exists(): path = _previous(path)
     if not path.exists(): raise FileNotFoundError(f"no checkpoint {path}")
-    def no(why):
-        prev = _previous(path)
-        then = f"{prev.name}, the one before it, will be used" if prev.exists() else "start again"
-        return CheckpointError(f"{path} {why}: delete it, and {then}")
     with open(path, 'rb') as f: whole = _sealed(f)
-    if whole is False: raise no("is damaged")
-    try: state = _unpack(path, whole)
-    except pickle.UnpicklingError: raise no("asks for code to be run, and none was") from None
-    except Exception as e:
-        if whole and isinstance(e, MemoryError): raise
-        raise no("is no checkpoint, or only a part of one") from None
+    if whole is False: raise _no(path, "is damaged")
+    state = _read(path, whole)
     if whole or isinstance(state, dict) and state.get('format')==_OLD: return state
-    raise no("has no digest: it was not written by save_checkpoint, or is damaged")
+    raise _no(path, "has no digest: was not written by save_checkpoint or is damaged")
+
+# %% ../nbs/05b_checkpoints.ipynb #179d22b2
+def _check_every(n):
+    if n<0: raise ValueError(f"every={n}: pass 0 or more")
+    return n
+
+def _check_alone(cbs):
+    if any(isinstance(cb, Checkpoint) for cb in cbs):
+        raise ValueError("there is a Checkpoint already")
+
+def _opt_state(opt):
+    if hasattr(opt, 'load_state_dict') and hasattr(opt, 'state_dict'):
+        return opt.state_dict()
+    raise TypeError(f"{type(opt).__name__} can't be saved: "
+                    "it needs a state_dict and a load_state_dict")
 
 # %% ../nbs/05b_checkpoints.ipynb #a307dd14
-def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
-
 class Checkpoint(Callback):
-    "Saves a fit as it goes; where there is a file, goes on from it: with its learning rate, to `n_epochs` in all"
+    "Saves a fit; where there is a file, goes on from it, to `n_epochs` in all"
     order,in_trials,in_preds = -100,False,False
     def __init__(self,
         path, # File
         every:int=0, # Save every so many batches too; 0: not
-        resume:bool=True, # Go on from the file? Otherwise start anew, and overwrite it
+        resume:bool=True, # Go on from the file, at its learning rate? Else overwrite
     ):
-        if every<0: raise ValueError(f"every={every}: pass 0 or more")
-        self.path,self.every,self.resume = _file(path),every,resume
-    def after_create(self):
-        if any(isinstance(cb, Checkpoint) for cb in self.learn.cbs): raise ValueError("there is a Checkpoint already")
-    def _stateful(self): return [cb for cb in self.learn.cbs if getattr(cb, 'state_dict', None)]
-    def _run(self):
-        "What must be the same in a run that goes on from the file"
-        return dict(optimiser=_kind(self.learn.opt), batches=operator.length_hint(self.learn.dls[0]),
-                    callbacks=[_kind(cb) for cb in self._stateful()])
-    def _save(self, epoch, i):
-        l = self.learn
-        self._watch(i is None)
-        save_checkpoint(self.path, dict(
-            format=_NEW, run=self._run(), epoch=epoch, iter=i,
-            rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
-            model=l.model.state_dict(), opt=_opt_state(l.opt), cbs=[cb.state_dict() for cb in self._stateful()]))
+        self.path,self.resume = _file(path),resume
+        self.every = _check_every(every)
+    def after_create(self): _check_alone(self.learn.cbs)
 
-# %% ../nbs/05b_checkpoints.ipynb #7e1b4cd9
-def _opt_state(opt):
-    if hasattr(opt, 'state_dict') and hasattr(opt, 'load_state_dict'): return opt.state_dict()
-    raise TypeError(f"{type(opt).__name__} can't be saved: it needs a state_dict and a load_state_dict")
+# %% ../nbs/05b_checkpoints.ipynb #303fdc71
+@patch
+def state_dict(self:Recorder):
+    return dict(_losses=self.losses, lrs=self.lrs, epochs=self.epochs,
+                items=self.items, start=self.start)
+
+@patch
+def load_state_dict(self:Recorder, state): vars(self).update(state, _new=[])
+
+# %% ../nbs/05b_checkpoints.ipynb #24b34204
+@patch
+def _save(self:Checkpoint, epoch, i):
+    l = self.learn
+    self._watch(i is None)
+    save_checkpoint(self.path, dict(
+        format=_NEW, run=self._run(), epoch=epoch, iter=i,
+        rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
+        model=l.model.state_dict(), opt=_opt_state(l.opt),
+        cbs=[cb.state_dict() for cb in self._stateful()]))
+
+# %% ../nbs/05b_checkpoints.ipynb #ff4ed03e
+def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
+
+@patch
+def _stateful(self:Checkpoint):
+    return [cb for cb in self.learn.cbs if getattr(cb, 'state_dict', None)]
+
+@patch
+def _run(self:Checkpoint):
+    return dict(optimiser=_kind(self.learn.opt),
+                batches=operator.length_hint(self.learn.dls[0]),
+                callbacks=[_kind(cb) for cb in self._stateful()])
 
 # %% ../nbs/05b_checkpoints.ipynb #b86a0e4d
 class _Mark(pickle.Pickler):
@@ -180,57 +222,86 @@ def _marks(cb, own):
     return {k: mark(v) for k,v in vars(cb).items()}
 
 # %% ../nbs/05b_checkpoints.ipynb #82f7a0de
+def _forgets(cb, end):
+    "Is it worth a look whether `cb` changes? At the end of a fit less than before"
+    if hasattr(cb, 'state_dict') or isinstance(cb, Checkpoint): return False
+    return not (end and (hasattr(cb, 'before_epoch') or hasattr(cb, 'before_fit')))
+
 @patch
 def _watch(self:Checkpoint, end):
     "Warn of callbacks that have changed since the first save, and can't say how"
     l = self.learn
-    own = {id(o) for o in (l,l.opt,l.loss_func,*l.dls,*l.cbs,*l.model.modules())}
-    for cb in l.cbs:
-        if cb is self or hasattr(cb, 'state_dict') or end and (hasattr(cb, 'before_epoch') or hasattr(cb, 'before_fit')): continue
-        now = _marks(cb, own)
+    parts = l,l.opt,l.loss_func,*l.dls,*l.cbs,*l.model.modules()
+    for cb in [cb for cb in l.cbs if _forgets(cb, end)]:
+        now = _marks(cb, {id(o) for o in parts})
         was = self.marks.setdefault(cb, now)
-        changed = [k for k in now if now[k]!=was.get(k) and (k in was or hasattr(type(cb), k))]
-        if changed and was:
-            self.marks[cb] = {} # once is enough
-            warnings.warn(f"{type(cb).__name__} has no state_dict, but {', '.join(changed)} changes: where the run goes on from "
-                          f"{self.path.name}, that starts anew. Define one, or say state_dict = None if nothing is lost")
+        known = [k for k in now if k in was or hasattr(type(cb), k)]
+        changed = [k for k in known if now[k]!=was.get(k)]
+        if changed and was: self._warn(cb, ', '.join(changed))
+
+@patch
+def _warn(self:Checkpoint, cb, what):
+    self.marks[cb] = {} # once is enough
+    warnings.warn(f"{type(cb).__name__} has no state_dict, but {what} changes: "
+                  f"where the run goes on from {self.path.name}, that starts anew. "
+                  "Define one, or say state_dict = None if nothing is lost")
 
 # %% ../nbs/05b_checkpoints.ipynb #74f59a99
-def _names(kinds):
-    "What `_run` says, as text, with our classes named without their modules"
+def _names(kinds): # a class of ours may move to another module while a file waits
     return re.sub(r'(?<![\w.])notes\.\w+\.', 'notes.', str(kinds))
 
-# %% ../nbs/05b_checkpoints.ipynb #245ce413
+def _differs(path, what):
+    return ValueError(f"{path} is of another run: its {what}; pass another path")
+
 @patch
 def _check(self:Checkpoint, s):
-    l = self.learn
+    l,path = self.learn,self.path
     if not isinstance(s, dict) or s.get('format') not in (_OLD,_NEW):
-        raise CheckpointError(f"{self.path} was not written by Checkpoint: pass another path")
+        raise CheckpointError(f"{path} was not written by Checkpoint: pass another")
     _check_fits(l.model.state_dict(), s['model'])
     for k,here in self._run().items():
         if _names(s['run'][k])!=_names(here):
-            raise ValueError(f"{self.path} is of another run: its {k} {s['run'][k]}, here {here}; pass another path")
+            raise _differs(path, f"{k} {s['run'][k]}, here {here}")
     a,b = len(s['rng']['loaders']),len(_generators(l.dls))
-    if a!=b: raise ValueError(f"{self.path} is of another run: its loaders have {a} generators, here {b}; pass another path")
+    if a!=b: raise _differs(path, f"loaders have {a} generators, here {b}")
     if s['epoch']>l.n_epochs:
-        raise ValueError(f"{self.path} holds {s['epoch']} epochs, and this fit is of {l.n_epochs}: pass more epochs")
+        raise ValueError(f"{path} holds {s['epoch']} epochs, and this fit is of "
+                         f"{l.n_epochs}: pass more epochs")
 
+# %% ../nbs/05b_checkpoints.ipynb #245ce413
 @patch
 def before_fit(self:Checkpoint):
-    l = self.learn
-    self.state,self.epoch_rng,self.marks = None,get_rng(l.dls),{}
-    if not self.resume or not (self.path.exists() or _previous(self.path).exists()): return
+    self.state,self.epoch_rng,self.marks = None,get_rng(self.learn.dls),{}
+    there = self.path.exists() or _previous(self.path).exists()
+    if not self.resume or not there: return
     s = load_checkpoint(self.path)
     self._check(s)
-    if s['epoch']==l.n_epochs: print(f"{self.path} holds all {l.n_epochs} epochs: there is nothing to do", flush=True)
+    self._load(s)
+    self.learn.first_epoch,self.learn.resumed,self.state = s['epoch'],True,s
+
+# %% ../nbs/05b_checkpoints.ipynb #54ac0025
+@patch
+def _load(self:Checkpoint, s):
+    l = self.learn
+    if s['epoch']==l.n_epochs:
+        print(f"{self.path} holds all {l.n_epochs} epochs: there is nothing to do",
+              flush=True)
     l.set_lr(l.lr) # notes how the groups' rates compare, should they be 0 in the file
     l.opt.load_state_dict(s['opt'])
     l.model.load_state_dict(s['model'])
-    l.first_epoch,l.resumed,self.state = s['epoch'],True,s
     for cb,state in zip(self._stateful(), copy.deepcopy(s['cbs'])):
-        if cb.restore_first: cb.load_state_dict(state) # what was recorded is shown from the start
+        if cb.restore_first: cb.load_state_dict(state) # what was recorded is shown
 
 # %% ../nbs/05b_checkpoints.ipynb #eb2833a0
+@patch
+def before_epoch(self:Checkpoint):
+    l,s = self.learn,self.state
+    if s: set_rng(s['epoch_rng'], l.dls)
+    if s and s['iter'] is None: self._put_back() # another's `before_fit` may start anew
+    elif s: l.first_iter = s['iter']
+    self.epoch_rng = get_rng(l.dls)
+
+# %% ../nbs/05b_checkpoints.ipynb #be03bb04
 @patch
 def _put_back(self:Checkpoint):
     l,s = self.learn,copy.deepcopy(self.state)
@@ -238,26 +309,19 @@ def _put_back(self:Checkpoint):
     l.opt.load_state_dict(s['opt'])
     l.model.load_state_dict(s['model'])
     for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)
-    if s['format']==_NEW or s['iter']!=0: set_rng(s['rng'], l.dls) # an old file's are from after the shuffling
-
-@patch
-def before_epoch(self:Checkpoint):
-    l,s = self.learn,self.state
-    if s: set_rng(s['epoch_rng'], l.dls)
-    if s and s['iter'] is None: self._put_back() # another's `before_fit` may have started anew
-    elif s: l.first_iter = s['iter']
-    self.epoch_rng = get_rng(l.dls)
+    if s['format']==_NEW or s['iter']!=0: # an old file's are from after the shuffling
+        set_rng(s['rng'], l.dls)
 
 # %% ../nbs/05b_checkpoints.ipynb #2b4a8fe5
 @patch
-def wrap_dl(self:Checkpoint, dl): return self._batches(dl) if self.learn.training else dl
+def wrap_dl(self:Checkpoint, dl):
+    return self._batches(dl) if self.learn.training else dl
 
+# %% ../nbs/05b_checkpoints.ipynb #5ec0fb53
 @patch
 def _batches(self:Checkpoint, dl):
     l,it,n = self.learn,iter(dl),operator.length_hint(dl)
-    first,l.first_iter = l.first_iter,0
-    if sum(1 for _ in islice(it, first))<first:
-        raise ValueError(f"the loader gave fewer than the {first} batches that were done when {self.path} was written")
+    first = self._drop(it)
     if self.state: self._put_back()
     else: self._save(l.epoch, 0)
     if not self.every: yield from it
@@ -265,6 +329,15 @@ def _batches(self:Checkpoint, dl):
         yield batch
         if i%self.every==0 and i!=n: self._save(l.epoch, i) # the next is not drawn yet
 
+# %% ../nbs/05b_checkpoints.ipynb #cc52ae1c
+@patch
+def _drop(self:Checkpoint, it):
+    first,self.learn.first_iter = self.learn.first_iter,0
+    if sum(1 for _ in islice(it, first))==first: return first
+    raise ValueError(f"the loader gave fewer than the {first} batches that were done "
+                     f"when {self.path} was written")
+
+# %% ../nbs/05b_checkpoints.ipynb #524996b4
 @patch
 def after_fit(self:Checkpoint):
     if self.state: return self._put_back()

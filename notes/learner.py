@@ -7,13 +7,36 @@ __all__ = ['EVENTS', 'CancelStep', 'CancelBatch', 'CancelEpoch', 'CancelFit', 'C
            'Progress', 'default_device', 'Device', 'default_cbs']
 
 # %% ../nbs/05_learner.ipynb #c8a4db8a
-import base64,io,math,operator,sys,time
-from contextlib import ExitStack,contextmanager,nullcontext
-import numpy as np, torch
+import base64,io,math,operator,sys,time, numpy as np, torch
+from contextlib import ExitStack,contextmanager,nullcontext,suppress
 from fastcore.basics import patch
-from torch import Tensor
 from .modules import *
 from .training import *
+
+# %% ../nbs/05_learner.ipynb #94d567de
+def _check_events(cls):
+    known = 'after_create',*EVENTS
+    if 'records' in vars(cls): raise TypeError("records: say in_trials and in_preds")
+    for k in vars(cls):
+        if k.startswith(('before_','after_','cleanup_')) and k not in known:
+            raise TypeError(f"{cls.__name__}.{k} would never be called; known: {known}")
+def _check_joins(cb, learn):
+    if learn._on: raise ValueError("a fit is running: pass it callbacks when it begins")
+    if not isinstance(cb, Callback): raise TypeError(f"{cb!r}: pass Callback instances")
+    if any(cb is o for o in learn.cbs):
+        raise ValueError(f"this {type(cb).__name__} has joined already")
+def _check_lr(lr):
+    if not 0<=lr<math.inf: raise ValueError(f"lr={lr}: pass a number from 0 on")
+    return lr
+def _check_names(fs):
+    taken = {'epoch','step','train_loss','valid_loss'} & {*fs}
+    if taken: raise ValueError(f"{', '.join(sorted(taken))}: taken; choose another")
+    return fs
+def _pair(batch):
+    match batch:
+        case xb,yb: return xb,yb
+    what = f"{type(batch).__name__} of {operator.length_hint(batch)}"
+    raise ValueError(f"a batch is a {what}, no pair (x, y): see its collate_fn")
 
 # %% ../nbs/05_learner.ipynb #b5b11ed8
 class CancelStep(Exception): "Raised by a callback: no optimiser step for this batch"
@@ -22,38 +45,28 @@ class CancelEpoch(Exception): "Raised by a callback: go on with the next epoch"
 class CancelFit(Exception): "Raised by a callback: end the fit"
 
 # %% ../nbs/05_learner.ipynb #88caa797
-EVENTS = ('before_fit','before_epoch','before_batch','after_predict','after_loss','after_backward',
-          'after_step','after_batch','after_train','after_epoch','after_fit','cleanup_fit')
-
+EVENTS = ('before_fit','before_epoch','before_batch','after_predict','after_loss',
+          'after_backward','after_step','after_batch','after_train','after_epoch',
+          'after_fit','cleanup_fit')
 class Callback:
     "A method for each of `EVENTS` that a subclass wants; the `Learner` is `self.learn`"
-    order = 0 # Those with a lower one are called first, those with the same as they were given
-    in_trials,in_preds = True,True # Does it take part in trials (`lr_find`), in predictions (`get_preds`)?
-    restore_first = False # When a run goes on: should others find its saved state in their `before_fit`?
-    def __init_subclass__(cls):
-        "Refuse a method that is named like an event and is none, with `TypeError`"
-        known = 'after_create',*EVENTS
-        if 'records' in vars(cls): raise TypeError(f"{cls.__name__}.records: say in_trials and in_preds instead")
-        for k in vars(cls):
-            if k.startswith(('before_','after_','cleanup_')) and k not in known:
-                raise TypeError(f"{cls.__name__}.{k} would never be called: there are {', '.join(known)}")
+    order = 0 # Those with a lower one are called first, equal ones as they were given
+    in_trials,in_preds = True,True # Does it take part in `lr_find`, in `get_preds`?
+    restore_first = False # Does it get what was saved before the others' `before_fit`?
+    def __init_subclass__(cls): _check_events(cls)
 
 # %% ../nbs/05_learner.ipynb #e3b5436e
-def _check_lr(lr):
-    if not 0<=lr<math.inf: raise ValueError(f"lr={lr}: pass a number from 0 on")
-    return lr
-
 class Learner:
-    "A model, its data, loss and optimiser, and the loop that trains it; `ValueError` unless `dls` are two"
+    "A model, its data, loss and optimiser, and the loop that trains it"
     def __init__(self,
         model, # `nn.Module`, or a `Module` of ours
-        dls, # Loaders of batches (x, y), for training and for validation; None as the second for none
-        loss_func, # A number for predictions and targets; a `Module` of ours if the model is one
+        dls, # Two loaders of batches (x, y): for training, and for validation or None
+        loss_func, # Number for predictions and targets; for our `Module` one of ours
         opt_func=SGD, # Makes the optimiser from the parameters and `lr`
         lr:float=.1, # Learning rate
         cbs=(), # Callbacks
     ):
-        if len(dls)!=2: raise ValueError(f"{len(dls)} loaders: pass two, the second None for no validation")
+        if len(dls)!=2: raise ValueError("dls: two, the second None for no validation")
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
         self.cbs,self.training,self.metrics,self.asleep,self._on = [],False,{},[],None
         self.add_cbs(cbs)
@@ -65,64 +78,59 @@ class Learner:
     def step(self): self.opt.step()
 
 # %% ../nbs/05_learner.ipynb #7093f377
-def _bind(cbs, learn):
-    for cb in cbs: cb.learn = learn
-
 @patch
 def add_cbs(self:Learner,
     cbs, # Callbacks
 ):
-    "Add callbacks for all fits from now on; `TypeError` for what is no instance of `Callback`"
-    if self._on: raise ValueError("a fit is running: pass callbacks to it, or add them before")
+    "Add callbacks for all fits from now on; `TypeError` for what is no `Callback`"
     for cb in cbs:
-        if not isinstance(cb, Callback):
-            raise TypeError(f"{cb!r} is no callback: pass instances of Callback, such as Recorder()")
-        if any(cb is o for o in self.cbs): raise ValueError(f"this {type(cb).__name__} has joined already")
-        _bind([cb], self)
+        _check_joins(cb, self)
+        cb.learn = self
         if hasattr(cb, 'after_create'): cb.after_create()
         self.cbs.append(cb)
 
+# %% ../nbs/05_learner.ipynb #ab1562bb
 @patch
 def set_lr(self:Learner,
     lr:float, # Learning rate
 ):
-    "Set the learning rate; with several groups of parameters that of the largest, and the others in proportion"
-    lr,lrs = _check_lr(lr),[g['lr'] for g in self.opt.param_groups]
-    if max(lrs)>0: self.lr_ratios = [l/max(lrs) for l in lrs] # kept, should all be set to 0
-    for g,r in zip(self.opt.param_groups, getattr(self, 'lr_ratios', [1.]*len(lrs))): g['lr'] = lr*r
-
+    "Set the learning rate; of several groups the largest, the others in proportion"
+    lr,now,gs = _check_lr(lr),self.lr,self.opt.param_groups
+    if now>0: self.lr_ratios = [g['lr']/now for g in gs] # kept, should all be 0
+    for g,r in zip(gs, getattr(self, 'lr_ratios', [1.]*len(gs))): g['lr'] = lr*r
 @patch(as_prop=True)
 def lr(self:Learner)->float: # The largest of all groups
     "Learning rate"
     return max(g['lr'] for g in self.opt.param_groups)
+@patch
+def _mode(self:Learner, training): # parts put into evaluation alone stay there
+    if self.model.training:
+        self.asleep = [m for m in self.model.modules() if not m.training]
+    self.model.train(training)
+    for m in self.asleep: m.training = False
 
 # %% ../nbs/05_learner.ipynb #fe753163
 @patch
 def __call__(self:Learner, event):
     for f in self._on[event]: f()
-
 @patch
 def _batch(self:Learner):
     try:
         self('before_batch')
-        self.predict();         self('after_predict')
-        self.get_loss();        self('after_loss')
-        if self.training:
-            try:
-                self.zero_grad()
-                self.backward();    self('after_backward')
-                self.step();        self('after_step')
-            except CancelStep: pass
+        self.predict();     self('after_predict')
+        self.get_loss();    self('after_loss')
+        if self.training: self._update()
         self('after_batch')
     except CancelBatch: pass
 
-# %% ../nbs/05_learner.ipynb #c18e6d30
+# %% ../nbs/05_learner.ipynb #ef106f9f
 @patch
-def _mode(self:Learner, training):
-    "Training or evaluation mode; parts that were put into evaluation alone stay there"
-    if self.model.training: self.asleep = [m for m in self.model.modules() if not m.training]
-    self.model.train(training)
-    for m in self.asleep: m.training = False
+def _update(self:Learner):
+    try:
+        self.zero_grad()
+        self.backward();    self('after_backward')
+        self.step();        self('after_step')
+    except CancelStep: pass
 
 # %% ../nbs/05_learner.ipynb #337d1b74
 @patch
@@ -130,43 +138,50 @@ def _pass(self:Learner, dl, training):
     self.training,self.dl,self.iter = training,dl,(self.first_iter if training else 0)-1
     if training: self._mode(True)
     for f in self._on['wrap_dl']: dl = f(dl)
-    with torch.set_grad_enabled(training), nullcontext() if training else eval_mode(self.model):
+    mode = nullcontext() if training else eval_mode(self.model)
+    with torch.set_grad_enabled(training), mode:
         for self.iter,batch in enumerate(dl, self.iter+1):
-            match batch:
-                case xb,yb: self.xb,self.yb = xb,yb
-                case _: raise ValueError(f"a batch is a {type(batch).__name__} of {operator.length_hint(batch)}, "
-                                         "no pair (x, y): the loader's collate_fn can make one")
+            self.xb,self.yb = _pair(batch)
             self._batch()
-        if self.iter<0: raise ValueError("a loader gave no batches: is its dataset empty, or an iterator used up?")
+        if self.iter<0: raise ValueError("a loader gave no batches: empty, or used up?")
         if training: self('after_train')
 
+# %% ../nbs/05_learner.ipynb #451d775e
 @patch
 def _epoch(self:Learner):
     self.metrics = {}
-    try:
+    with suppress(CancelEpoch):
         self('before_epoch')
-        if self.dls[0] is None: raise ValueError("no loader for training: pass it as the first of dls")
+        if self.dls[0] is None: raise ValueError("no loader for training: pass one")
         self._pass(self.dls[0], True)
         if self.dls[1] is not None: self._pass(self.dls[1], False)
         self('after_epoch')
-    except CancelEpoch: pass
 
 # %% ../nbs/05_learner.ipynb #9db6c3b2
 @patch
 @contextmanager
 def _with_cbs(self:Learner, cbs):
     kept,on,self._on = self.cbs,self._on,None
-    others = [(cb,l) for cb in (*kept,*cbs) if (l := getattr(cb, 'learn', None)) and l._on] # in a fit just now
+    others = [(cb,l) for cb in (*kept,*cbs) # in a fit of another learner just now
+              if (l := getattr(cb, 'learn', None)) and l._on]
     try:
         self.cbs = list(kept)
         self.add_cbs(cbs)
         self.cbs.sort(key=lambda cb: cb.order)
-        _bind(self.cbs, self) # some may have joined another learner since
-        self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))] for e in (*EVENTS,'wrap_dl')}
+        for cb in self.cbs: cb.learn = self # some may have joined another since
+        self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))]
+                    for e in (*EVENTS,'wrap_dl')}
         yield
     finally:
         self.cbs,self._on = kept,on
-        for cb,l in others: _bind([cb], l)
+        for cb,l in others: cb.learn = l
+@patch
+def _begin(self:Learner, n_epochs, lr):
+    if n_epochs<0: raise ValueError(f"n_epochs={n_epochs}: pass 0 or more")
+    if lr is not None: self.set_lr(lr)
+    self.n_epochs,self.metrics = n_epochs,{}
+    self.first_epoch,self.first_iter,self.resumed = 0,0,False # 05b changes them
+    self._mode(True)
 
 # %% ../nbs/05_learner.ipynb #7db26580
 @patch
@@ -175,62 +190,48 @@ def fit(self:Learner,
     lr:float=None, # Learning rate, from now on; as it is if not given
     cbs=(), # Callbacks for this fit only
 ):
-    "Train, validate after each epoch, end in evaluation mode; `ValueError` for a negative `n_epochs`"
-    if n_epochs<0: raise ValueError(f"n_epochs={n_epochs}: pass 0 or more")
-    if lr is not None: self.set_lr(lr)
-    self.n_epochs,self.metrics = n_epochs,{}
-    self.first_epoch,self.first_iter,self.resumed = 0,0,False
-    self._mode(True)
-    with ExitStack() as stack:
+    "Train and validate `n_epochs` times, end in evaluation mode; `ValueError` if <0"
+    self._begin(n_epochs, lr)
+    with ExitStack() as stack, suppress(CancelFit):
         stack.callback(self._mode, False)
         stack.enter_context(self._with_cbs(cbs))
-        try:
-            for cb in self.cbs:
-                if hasattr(cb, 'cleanup_fit'): stack.callback(cb.cleanup_fit)
-                if hasattr(cb, 'before_fit'): cb.before_fit()
-            for self.epoch in range(self.first_epoch, self.n_epochs): self._epoch()
-            self('after_fit')
-        except CancelFit: pass
+        for cb in self.cbs:
+            if hasattr(cb, 'cleanup_fit'): stack.callback(cb.cleanup_fit)
+            if hasattr(cb, 'before_fit'): cb.before_fit()
+        for self.epoch in range(self.first_epoch, self.n_epochs): self._epoch()
+        self('after_fit')
 
 # %% ../nbs/05_learner.ipynb #8b9c357a
 def _mean(values, n, name):
-    "Mean of numbers or 0-d tensors, one for each batch, weighed by the batches' items"
-    n,shape = torch.tensor(n, dtype=torch.float64),tuple(np.shape(values[0]))
-    if shape: raise ValueError(f"{name} of a batch has shape {shape}: it must be one number, such as a mean")
-    if isinstance(values[0], Tensor): values = torch.stack(values).tolist()
-    return (torch.tensor(values, dtype=torch.float64)@n/n.sum()).item()
+    "Mean of the batches' numbers or 0-d tensors, weighed by their items"
+    if s := tuple(np.shape(values[0])):
+        raise ValueError(f"{name} of a batch has shape {s}: it must be one number")
+    if torch.is_tensor(values[0]): values = torch.stack(values).tolist()
+    return float(np.average(values, weights=n))
 
+# %% ../nbs/05_learner.ipynb #a9c13e76
 class Metrics(Callback):
-    "Validation loss and metrics as means over all items, in `learn.metrics` after each epoch"
+    "Validation loss and metrics, means over all items, each epoch in `learn.metrics`"
     order,in_trials,in_preds = -20,False,False
     def __init__(self,
-        **kwargs, # Name = function of predictions and targets that gives a mean over the batch
-    ):
-        if taken := {'epoch','step','train_loss','valid_loss'} & kwargs.keys():
-            raise ValueError(f"{', '.join(sorted(taken))}: the table has a column of that name, choose another")
-        self.fs = kwargs
+        **kwargs, # Name = function of predictions and targets: a mean over the batch
+    ): self.fs = _check_names(kwargs)
     def before_epoch(self): self.rows = []
     def after_batch(self):
         l = self.learn
-        if l.training: return
-        self.rows.append([len(l.xb), l.loss, *(f(l.pred, l.yb) for f in self.fs.values())])
+        values = (f(l.pred, l.yb) for f in self.fs.values())
+        if not l.training: self.rows.append([len(l.xb), l.loss, *values])
     def after_epoch(self):
         n,*columns = zip(*self.rows) if self.rows else [()]
-        self.learn.metrics |= {k: _mean(c, n, k) for k,c in zip(('valid_loss',*self.fs), columns)}
+        means = zip(('valid_loss',*self.fs), columns)
+        self.learn.metrics |= {k: _mean(c, n, k) for k,c in means}
 
 # %% ../nbs/05_learner.ipynb #56c612a3
 class Recorder(Callback):
-    "Loss and learning rate of every training batch, and the metrics of every epoch, over all fits"
-    order,in_trials,in_preds,restore_first = -10,False,False,True
+    "Loss and rate of every training batch, metrics of every epoch, over all fits"
+    order,in_trials,in_preds,restore_first,start = -10,False,False,True,(0,0)
     def __init__(self):
-        self._losses,self._new,self.lrs,self.items = [],[],[],[]
-        self.epochs,self.start = [],(0,0)
-    def after_create(self):
-        if getattr(self.learn, 'recorder', None) in self.learn.cbs:
-            raise ValueError("there is a Recorder already: it is learn.recorder")
-        self.learn.recorder = self
-    def before_fit(self):
-        if not self.learn.resumed: self.start = len(self.lrs),len(self.epochs)
+        self._losses,self._new,self.lrs,self.items,self.epochs = [],[],[],[],[]
     def before_epoch(self): self.items = []
     def after_batch(self):
         l = self.learn
@@ -238,66 +239,65 @@ class Recorder(Callback):
         self._new.append(l.loss.detach())
         self.lrs.append(l.lr)
         self.items.append(len(l.xb))
-    def state_dict(self):
-        return dict(_losses=self.losses, lrs=self.lrs, epochs=self.epochs, items=self.items, start=self.start)
-    def load_state_dict(self, state): vars(self).update(state, _new=[])
 
 # %% ../nbs/05_learner.ipynb #b5d9a021
 @patch(as_prop=True)
 def losses(self:Recorder)->list: # One number for each batch
     "Loss of every training batch"
-    if self._new: self._losses += torch.stack(self._new).tolist()
-    self._new = []
+    new,self._new = self._new,[]
+    if new: self._losses += torch.stack(new).tolist()
     return self._losses
-
 @patch
 def after_epoch(self:Recorder):
     l,k = self.learn,len(self.items)
-    if k: l.metrics = dict(train_loss=_mean(self.losses[-k:], self.items, 'loss'), **l.metrics)
+    train = dict(train_loss=_mean(self.losses[-k:], self.items, 'loss')) if k else {}
+    l.metrics = train | l.metrics
     self.epochs.append(dict(epoch=len(self.epochs)+1, step=len(self.lrs), **l.metrics))
 
 # %% ../nbs/05_learner.ipynb #5f00f580
-def _axes(ax):
-    if ax is not None: return ax
-    import matplotlib.pyplot as plt
-    return plt.subplots(figsize=(6,3), layout='constrained')[1]
-
+@patch
+def after_create(self:Recorder):
+    l,old = self.learn,getattr(self.learn, 'recorder', None)
+    if old in l.cbs: raise ValueError("there is a Recorder already: learn.recorder")
+    l.recorder = self
+@patch
+def before_fit(self:Recorder):
+    if not self.learn.resumed: self.start = len(self.lrs),len(self.epochs)
 @patch
 def plot(self:Recorder,
     ax=None, # matplotlib axes to draw in; new ones without
     n:int=None, # Batches that the axis has room for
 ): # The axes
-    "Draw the training loss of every batch, their running mean, and the validation loss of every epoch"
-    ax = _axes(ax)
-    k = max(1, len(self.losses)//50)
-    mean = np.convolve(self.losses, np.ones(k)/k, 'valid') if self.losses else []
-    xs = range(1, len(self.losses)+1)
-    ax.plot(xs, self.losses, color='#56B4E9', lw=.6, alpha=.6, label='training, each batch')
+    "Draw the loss of every batch, their running mean, and the validation losses"
+    if ax is None:
+        import matplotlib.pyplot as plt
+        ax = plt.subplots(figsize=(6,3), layout='constrained')[1]
+    losses = self.losses
+    k,xs = max(1, len(losses)//50),range(1, len(losses)+1)
+    mean = np.convolve(losses, np.ones(k)/k, 'valid') if losses else []
+    ax.plot(xs, losses, color='#56B4E9', lw=.6, alpha=.6, label='training, each batch')
     ax.plot(xs[k-1:], mean, color='#0072B2', lw=1.5, label=f'training, mean of {k}')
     vs = [(r['step'],r['valid_loss']) for r in self.epochs if 'valid_loss' in r]
     if vs: ax.plot(*zip(*vs), 'o--', color='#D55E00', clip_on=False, label='validation')
     ax.set(xlabel='batch', ylabel='loss', xlim=(0,max(n or 0, len(xs), 1)))
-    if self.losses: ax.legend(fontsize=9)
+    if losses: ax.legend(fontsize=9)
     ax.grid(alpha=.3)
     return ax
 
 # %% ../nbs/05_learner.ipynb #51129112
-def _row(cells):
-    texts = (f'{c:.4f}' if isinstance(c, float) else str(c) for c in cells)
-    return '  '.join(s.rjust(10 if i else 5) for i,s in enumerate(texts))
-
 def _table(rows):
-    "Lines of a table of epochs, and one with its headings above the first epoch"
-    keys = lambda r: [k for k in r if k!='step']
-    return [_row(keys(r)) for r in rows[:1]] + [_row([r[k] for k in keys(r)]) for r in rows]
-
+    "Lines of a table of epochs, under their headings"
+    show = lambda v: f'{v:.4f}' if isinstance(v, float) else str(v)
+    line = lambda r: '  '.join(show(v).rjust(5 if k=='epoch' else 10)
+                               for k,v in r.items() if k!='step')
+    return [line(r) for r in [dict(zip(r, r)) for r in rows[:1]]+rows]
 class _Terminal:
     "A line for each epoch on stdout, and a bar on stderr where that is a terminal"
     def __init__(self, learn, rec):
         from tqdm import tqdm
-        self.rec,self.shown = rec,0
-        self.bar = tqdm(total=learn.n_epochs*operator.length_hint(learn.dls[0]) or None, unit='batch',
-                        initial=len(rec.lrs)-rec.start[0], disable=None, leave=False)
+        self.rec,self.shown,n = rec,0,operator.length_hint(learn.dls[0])
+        self.bar = tqdm(total=learn.n_epochs*n or None, unit='batch', leave=False,
+                        initial=len(rec.lrs)-rec.start[0], disable=None)
     def batch(self): self.bar.update()
     def epoch(self):
         lines = _table(self.rec.epochs[self.rec.start[1]:])
@@ -307,44 +307,44 @@ class _Terminal:
     def close(self): self.bar.close()
 
 # %% ../nbs/05_learner.ipynb #2edcc15f
+def _png(rec, n):
+    from matplotlib.figure import Figure
+    fig,f = Figure(figsize=(6,3), layout='constrained'),io.BytesIO()
+    rec.plot(fig.subplots(), n)
+    fig.savefig(f, format='png', dpi=100)
+    return {'image/png': base64.b64encode(f.getvalue()).decode(), 'text/plain': 'plot'}
 class _Notebook:
     "A plot and a table below the cell, brought up to date while the fit runs"
     def __init__(self, learn, rec):
         self.ip,self.rec,self.views = sys.modules['IPython.display'],rec,None
         self.n,self.next = learn.n_epochs*operator.length_hint(learn.dls[0]),0.
-    def picture(self):
-        from matplotlib.figure import Figure
-        fig,png = Figure(figsize=(6,3), layout='constrained'),io.BytesIO()
-        self.rec.plot(fig.subplots(), self.rec.start[0]+self.n)
-        fig.savefig(png, format='png', dpi=100)
-        return {'image/png': base64.b64encode(png.getvalue()).decode(), 'text/plain': 'losses'}
     def draw(self):
-        start = time.perf_counter()
-        shown = self.picture(),{'text/plain': '\n'.join(_table(self.rec.epochs[self.rec.start[1]:]))}
+        rec,show,start = self.rec,self.ip.display,time.perf_counter()
+        text = '\n'.join(_table(rec.epochs[rec.start[1]:]))
+        shown = _png(rec, rec.start[0]+self.n),{'text/plain': text}
         for v,o in zip(self.views or (), shown): v.update(o, raw=True)
-        self.views = self.views or [self.ip.display(o, raw=True, display_id=True) for o in shown]
+        self.views = self.views or [show(o, raw=True, display_id=True) for o in shown]
         now = time.perf_counter()
         self.next = now + max(.5, 50*(now-start))
     def batch(self):
         if time.perf_counter()>self.next: self.draw()
-    def epoch(self): self.batch()
-    def close(self): self.draw()
-
-# %% ../nbs/05_learner.ipynb #b3e46894
+    epoch,close = batch,draw
 def _in_notebook():
     ip = sys.modules.get('IPython')
     return ip is not None and hasattr(ip.get_ipython(), 'kernel')
 
+# %% ../nbs/05_learner.ipynb #b3e46894
 class Progress(Callback):
-    "Shows a fit: live plot and table in a notebook, bar and lines in a terminal, lines in a pipe"
+    "Shows a fit: live plot and table in a notebook, bar or lines elsewhere"
     order,in_trials,in_preds,state_dict = 40,False,False,None
     def __init__(self,
         plot:bool=True, # Draw, where that is possible?
     ): self.plot = plot
     def before_fit(self):
         rec = getattr(self.learn, 'recorder', None)
-        if rec not in self.learn.cbs: raise ValueError("Progress shows what a Recorder keeps: add a Recorder() too")
-        self.view = (_Notebook if self.plot and _in_notebook() else _Terminal)(self.learn, rec)
+        if rec not in self.learn.cbs: raise ValueError("Progress needs a Recorder too")
+        view = _Notebook if self.plot and _in_notebook() else _Terminal
+        self.view = view(self.learn, rec)
     def after_batch(self):
         if self.learn.training: self.view.batch()
     def after_epoch(self): self.view.epoch()
@@ -358,8 +358,9 @@ def default_device(
     if torch.cuda.is_available(): return torch.device('cuda')
     return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
 
+# %% ../nbs/05_learner.ipynb #2a8dbe29
 class Device(Callback):
-    "Trains on `device`: moves model and loss when it joins a `Learner`, and then every batch"
+    "Trains on `device`: moves model and loss when it joins, and then every batch"
     order = -50
     def __init__(self,
         device=None, # `default_device()` if not given
@@ -375,9 +376,9 @@ class Device(Callback):
 # %% ../nbs/05_learner.ipynb #bffc674e
 def default_cbs(
     plot:bool=True, # Draw in a notebook?
-    **kwargs, # Name = function of predictions and targets that gives a mean over the batch
+    **kwargs, # Name = function of predictions and targets: a mean over the batch
 )->list: # Of callbacks
-    "The callbacks that most fits want: `Device`, `Metrics`, `Recorder` and `Progress`"
+    "The callbacks most fits want: `Device`, `Metrics`, `Recorder` and `Progress`"
     return [Device(), Metrics(**kwargs), Recorder(), Progress(plot)]
 
 # %% ../nbs/05_learner.ipynb #37a037e5
@@ -385,9 +386,9 @@ def default_cbs(
 def get_preds(self:Learner,
     dl=None, # Loader; the one for validation if not given
     cbs=(), # Callbacks for this pass only
-)->tuple[Tensor,Tensor]: # Predictions and targets, in the loader's order
-    "What the model predicts for every item of `dl`; of the callbacks, those with `in_preds` take part"
-    dl = self.dls[1] if dl is None else dl
+)->tuple: # Predictions and targets, in the loader's order
+    "What the model predicts for every item; of the callbacks, those with `in_preds`"
+    if dl is None: dl = self.dls[1]
     if dl is None: raise ValueError("no loader for validation: pass dl")
     kept,got,last = dict(vars(self)),[],Callback()
     last.order,last.after_predict = 1000,lambda: got.append((self.pred,self.yb))

@@ -193,6 +193,7 @@ def test_exception_reaches_the_caller_and_leaves_the_learner_usable(event):
     bad = Log('b', 0, log, **{event: (always, ZeroDivisionError('here'))})
     l = learner([Log('a', -1, log)])
     with pytest.raises(ZeroDivisionError, match='here'): l.fit(2, cbs=[bad, Log('c', 1, log)])
+    if event != 'cleanup_fit': assert log[log.index('b'+event)-1] == 'a'+event and 'c'+event not in log, "whoever comes later is not called"
     cleaned = [x for x in log if x.endswith('cleanup_fit')]
     assert cleaned == ['bcleanup_fit', 'acleanup_fit'] if event == 'before_fit' else cleaned == ['ccleanup_fit', 'bcleanup_fit', 'acleanup_fit']
     assert len(l.cbs) == 1 and torch.is_grad_enabled() and not l.model.training

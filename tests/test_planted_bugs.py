@@ -87,12 +87,12 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'windows: three dimensions are refused by accident': (('convolutions', 'test_pytorch_samples.py'), 'agreed_or_refused', 'if x.ndim!=4 or not x.numel():', 'if not x.numel():'),
     'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(w)[0])', 'math.sqrt(in_channels)'),
     'receptive field: stride too early': (CV, 'receptive_field', 'size + d*(k-1)*stride,start', 'size + d*(k-1)*stride*s,start'),
-    'accumulation: mean of the batches': (CA, 'accumulated_steps', '        k = len(l.xb)\n', '        k = 1\n'),
+    'accumulation: mean of the batches': (CA, 'accumulated_steps', 'self._add(len(self.learn.xb))', 'self._add(1)'),
     'accumulation: last group left out': (CA, 'accumulated_steps or once_a_group', '    if not self.batches: return\n', '    return\n'),
     'clipping: each tensor by itself': (CA, 'clip_is_torchs', 'for g in gs: g.mul_(scale)', 'for g in gs: g.mul_((self.max_norm/(g.norm()+1e-6)).clamp(max=1))'),
     'clipping after the step': (CA, 'clip_is_torchs or accumulated', '    def after_backward(self):\n        gs = [p.grad', '    def after_step(self):\n        gs = [p.grad'),
-    'metrics: a short batch counts as a full one': (LE, 'short_last_batch', '@n/n.sum()).item()', '.mean()).item()'),
-    'loop: gradients carry over': (LE, 'bare_loop', '                self.zero_grad()\n', ''),
+    'metrics: a short batch counts as a full one': (LE, 'short_last_batch', 'np.average(values, weights=n)', 'np.average(values)'),
+    'loop: gradients carry over': (LE, 'bare_loop', '        self.zero_grad()\n', ''),
     'loop: validation in training mode': (LE, 'bare_loop', 'nullcontext() if training else eval_mode(self.model)', 'nullcontext()'),
     'loop: order ignored': (LE, 'order', 'self.cbs.sort(key=lambda cb: cb.order)', 'pass'),
     'loop: no clean-up after an exception': (LE, 'reaches_the_caller', "stack.callback(cb.cleanup_fit)", "pass"),
@@ -107,7 +107,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'receptive field of a global pooling': (CV, 'receptive_field_refuses', 'if not isinstance(l, windows) or', "if not hasattr(l, 'kernel_size') or"),
     'checkpoint: the one before is not kept': (CK, 'one_before', "if path.exists(): os.replace(path, _previous(path))", "pass"),
     'checkpoint: runs what is in it': (CK, 'does_not_run', "map_location='cpu', weights_only=True", "map_location='cpu', weights_only=False"),
-    'checkpoint: damage not looked for': (CK, 'bit_flip', 'if whole is False: raise no("is damaged")', 'whole = whole is not None'),
+    'checkpoint: damage not looked for': (CK, 'bit_flip', 'if whole is False: raise _no(path, "is damaged")', 'whole = whole is not None'),
     'checkpoint: weights changed before they are checked': (CK, 'changes_nothing', "    _check_fits(l.model.state_dict(), s['model'])\n", "    l.model.load_state_dict(s['model'])\n"),
     'checkpoint: a class that has moved is another': (CK, 'classes_moved', r"return re.sub(r'(?<![\w.])notes\.\w+\.', 'notes.', str(kinds))", 'return str(kinds)'),
     'checkpoint: the class alone is looked at': (CK, 'another_class', r"return re.sub(r'(?<![\w.])notes\.\w+\.', 'notes.', str(kinds))", r"return re.sub(r'[\w.]+\.', '', str(kinds))"),
@@ -120,7 +120,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'LR finder: nan is the least loss': (CA, 'no_number', 'if math.isfinite(l)', ''),
     'progress: a bar in a pipe': (LE, 'in_a_pipe', 'disable=None', 'disable=False'),
     'progress: a bar that stands still': (LE, 'bar_moves', 'def batch(self): self.bar.update()', 'def batch(self): pass'),
-    'progress: an axis with room for what was done only': (LE, 'bar_moves', 'self.rec.start[0]+self.n)', 'None)'),
+    'progress: an axis with room for what was done only': (LE, 'bar_moves', 'rec.start[0]+self.n)', 'None)'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
