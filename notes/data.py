@@ -108,7 +108,8 @@ def _crop(img):
 def _start(ink, size):
     "Where a digit with `ink` along an axis starts, its centre of mass at `size//2`"
     centre = (ink@torch.arange(len(ink)).double()/ink.sum()).item()
-    return min(max(math.floor(size//2-centre+.5+1e-6), 0), size-len(ink))
+    start = math.floor(size//2-centre+.5+1e-6)   # ties go up, whatever noise is in sums
+    return min(max(start, 0), size-len(ink))     # and the digit stays in the square
 
 # %% ../nbs/00a_data.ipynb #d826d282
 def fit_digit(
@@ -120,10 +121,10 @@ def fit_digit(
     "A picture of a digit made as MNIST's were; `ValueError` where it is blank"
     img = _crop(_drawing(img, size, box, invert))
     k,res = max(img.shape),torch.zeros(size, size)
-    rows,cols = (_area(n, max(1, (2*n*box+k)//(2*k))) for n in img.shape)
+    rows,cols = (_area(n, max(1, (2*n*box+k)//(2*k))) for n in img.shape)   # halves up
     img = rows @ img @ cols.t()
     y,x = (_start(img.sum(d), size) for d in (1,0))
-    res[y:y+len(img),x:x+img.shape[1]] = img/img.max()*255/256
+    res[y:y+len(img),x:x+img.shape[1]] = img/img.max()*255/256   # as the data
     return res.flatten()
 
 # %% ../nbs/00a_data.ipynb #fae99619
@@ -277,19 +278,15 @@ def _save(url, path, timeout, progress):
             raise _trouble(url, e, timeout) from None
 
 # %% ../nbs/00a_data.ipynb #5056ec5f
-def _fetch(url, dest, sha256, timeout, retries, progress):
-    "The tensors at `url`, with `retries` where they may help; kept at `dest` if good"
+def _fetch_once(url, dest, sha256, timeout, progress):
+    "The tensors at `url`, kept at `dest` if good"
     part = dest.with_name(dest.name+'.unchecked')
-    for i in range(retries+1):
-        try:
-            _save(url, part, timeout, progress)
-            tensors = _open(part, sha256, url)
-            part.replace(dest)
-            return tensors
-        except DataError as e:
-            if i==retries or not e.again: raise
-            time.sleep(.5*2**i)
-        finally: part.unlink(missing_ok=True)
+    try:
+        _save(url, part, timeout, progress)
+        tensors = _open(part, sha256, url)
+        part.replace(dest)
+        return tensors
+    finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/00a_data.ipynb #55b58d6d
 def _place(url, base):
@@ -312,13 +309,20 @@ def _no_folder(base, e):
     return DataError(f"the cache in {base} can't be used: {e}. Free space, make it "
                      f"writable, or pass base='a folder of yours'. {_OFFLINE}")
 
-# %% ../nbs/00a_data.ipynb #0688a584
 def _cached(dest, sha256):
     "The tensors from the file at `dest`, or None unless it is there and good"
     try: return _open(dest, sha256, str(dest))
     except (DataError,FileNotFoundError): return None
 
 # %% ../nbs/00a_data.ipynb #9adf1df4
+def _fetch(url, dest, sha256, timeout, retries, progress):
+    "`_fetch_once`, with `retries` where they may help"
+    for i in range(retries+1):
+        try: return _fetch_once(url, dest, sha256, timeout, progress)
+        except DataError as e:
+            if i==retries or not e.again: raise
+            time.sleep(.5*2**i)
+
 def _download(url, sha256, base, timeout, retries, progress):
     "The tensors in the file at `url`, from fastdownload's cache or through it"
     from filelock import FileLock

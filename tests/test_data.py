@@ -125,6 +125,18 @@ def test_wrong_hash_is_never_opened(server, home, monkeypatch):
     with pytest.raises(DataError, match='not opened') as e: load(server.url('good'), '0'*64)
     assert SHA in str(e.value) and '0'*64 in str(e.value) and kept(home) == []
 
+def test_what_fastdownload_does_not_look_at(server, tmp_path):
+    "Why 00a wraps it: alone it hashes the first megabyte only, believes a changed byte, and leaves half a file behind"
+    from fastdownload.core import download_url, path_stats
+    big = tmp_path/'big'
+    big.write_bytes(bytes(2**21))
+    before = path_stats(big)
+    big.write_bytes(bytes(2**21-1) + b'!')
+    assert path_stats(big) == before
+    assert download_url(server.url('corrupted'), tmp_path/'changed.gz', show_progress=False).read_bytes() != GOOD
+    with pytest.raises(NameError): download_url(server.url('truncated'), tmp_path/'half.gz', show_progress=False)
+    assert [p.suffix for p in tmp_path.glob('half*')] == ['.part']
+
 def test_good_is_cached_where_fastdownload_would(server, home):
     from fastdownload.core import FastDownload, urldest
     url = server.url('good')
