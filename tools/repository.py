@@ -20,7 +20,7 @@ def known(repo=REPO): return repo.split('/')[-2] != UNKNOWN
 # A folder called notes beside the notebook passes for the package until one asks for a module of it; then Python has to forget it.
 TRY = '#| hide\ntry: import notes.exports\nexcept ImportError:\n'
 INSTALL = TRY+"    %pip install -q git+{}\n    import sys; sys.modules.pop('notes', None)"
-SAY = TRY+'    raise ImportError("No package `notes`: run `pip install .` in a clone of the series")'
+SAY = TRY+'    raise ImportError("No package `notes`: run `pip install .` in a clone")'
 
 def hidden(repo=REPO):
     "Source of the hidden cell"

@@ -62,7 +62,7 @@ def _cell(s): return ' '.join(str(s or '').split()).replace('|', r'\|')
 def _default(value, module):
     "How to show a default: a long text by the name of the constant that holds it"
     name = [k for k, v in vars(module).items() if k.isupper() and v is value and len(repr(v)) > 30]
-    return name[0] if name else repr(value)
+    return name[0] if name else getattr(value, '__qualname__', None) or repr(value)
 
 def _table(obj, module):
     "Parameters as a table, from docments, and the line about what comes back"
