@@ -9,7 +9,7 @@ __all__ = ['Module', 'ReLU', 'MSE', 'accumulate_grad', 'Linear', 'Sequential', '
 import math,torch
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager,nullcontext
 from fastcore.basics import patch
 from functools import reduce
 from operator import add
@@ -44,9 +44,9 @@ def _keep(self:Module, saved):
 @contextmanager
 def _going_back(module):
     "Autograd off; then what was kept is let go, and who waits for gradients is told"
-    d = vars(module)
+    d,off = vars(module),torch.no_grad() if torch.is_grad_enabled() else nullcontext()
     try:
-        with torch.no_grad(): yield d['_saved']
+        with off: yield d['_saved']
     finally: del d['_saved']
     if d.get('_grad_hooks'): module._tell_grads() # notes.hooks
 @patch
@@ -73,7 +73,7 @@ def backward(self:Module,
 )->Tensor: # Gradient with respect to the input, if `input_grad`
     "Run `bwd` on what the last call kept; `RuntimeError` if none did since the last"
     if '_saved' not in vars(self): raise RuntimeError(self._why_not())
-    self.needs_input_grad = input_grad
+    vars(self)['needs_input_grad'] = input_grad
     with _going_back(self) as saved:
         return self.bwd(torch.tensor(1.) if g is None else g, *saved)
 

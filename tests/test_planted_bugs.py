@@ -23,7 +23,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'linear gradient: mean for sum': (BACKWARD, 'lin_grad', 'None if b is None else g.sum(0)', 'None if b is None else g.mean(0)'),
     'no gradient for the input: none for the hidden layers either': (MO, 'leaves_out', 'want or i>0', 'want'),
     'no gradient for the input: computed all the same': (MO, 'leaves_out', 'want or i>0', 'True'),
-    'no gradient for the input: none from then on': (MO, 'leaves_out', "self.needs_input_grad = input_grad", "self.needs_input_grad = self.needs_input_grad and input_grad"),
+    'no gradient for the input: none from then on': (MO, 'leaves_out', "vars(self)['needs_input_grad'] = input_grad", "vars(self)['needs_input_grad'] = self.needs_input_grad and input_grad"),
     'convolution gradient: without that of the input there is none': (('convolutions', 'test_backward.py'), 'conv2d_grad', 'if not input_grad: return None,g_w,g_b', 'if not input_grad: return None,g_w*0,g_b'),
     'Module: submodules forgotten': (MO, 'keeps_nn_modules_books', "'module' if isinstance(value, Module) else None", 'None'),
     'Module: a batch is kept without gradients': (MO, 'without_gradients', "if torch.is_grad_enabled(): self._keep", "if True: self._keep"),
