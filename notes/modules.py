@@ -23,24 +23,32 @@ def _missing(o, k): return NotImplementedError(f"{_kind(o)} must define {k}")
 
 class Module:
     "Part of a network: subclasses write `forward`, and `bwd` for its gradient"
-    training = True # In training? Set by `train` and `eval`
     needs_input_grad = True # What `backward` was told; if False, `bwd` may return None
     def forward(self, *args): raise _missing(self, 'forward')
     def bwd(self, g, *saved): raise _missing(self, 'bwd')
 
-# %% ../nbs/02a_modules.ipynb #f25ef82e
+# %% ../nbs/02a_modules.ipynb #eb88b11c
 @patch
-def __call__(self:Module, *args):
-    "Run `forward`, and keep what `bwd` will need if gradients are on"
+def _forward(self:Module, args):
+    "What `forward` gives, and what it chose to be kept (`save_for_backward`) or `args`"
     d = vars(self)
     d.pop('_chosen', None)
-    out = self.forward(*args)
-    saved,n = d.pop('_chosen', args),d['_calls'] if '_saved' in d else 0
-    if torch.is_grad_enabled(): d['_calls'],d['_saved'] = n+1,saved
-    if d.get('_hooks'): self._tell(args, out)
-    return out
-
-# %% ../nbs/02a_modules.ipynb #eb88b11c
+    out,saved = self.forward(*args),d.pop('_chosen', args)
+    if d.get('_hooks'): self._tell(args, out) # notes.hooks
+    return out,saved
+@patch
+def _keep(self:Module, saved):
+    "Keep `saved`, and count the calls since the last way back"
+    d = vars(self)
+    d['_calls'],d['_saved'] = 1+(d['_calls'] if '_saved' in d else 0),saved
+@contextmanager
+def _going_back(module):
+    "Autograd off; then what was kept is let go, and who waits for gradients is told"
+    d,off = vars(module),torch.no_grad() if torch.is_grad_enabled() else nullcontext()
+    try:
+        with off: yield d['_saved']
+    finally: del d['_saved']
+    if d.get('_grad_hooks'): module._tell_grads() # notes.hooks
 @patch
 def _why_not(self:Module):
     name,calls = _kind(self),vars(self).get('_calls', 0)
@@ -49,6 +57,14 @@ def _why_not(self:Module):
             "two places in the network? Make two that share the weight, b.weight = "
             "a.weight. Only to look, call it under torch.no_grad()")
 
+# %% ../nbs/02a_modules.ipynb #f25ef82e
+@patch
+def __call__(self:Module, *args):
+    "Run `forward`, and keep what `bwd` will need if gradients are on"
+    out,saved = self._forward(args)
+    if torch.is_grad_enabled(): self._keep(saved)
+    return out
+
 # %% ../nbs/02a_modules.ipynb #2320f080
 @patch
 def backward(self:Module,
@@ -56,15 +72,10 @@ def backward(self:Module,
     input_grad:bool=True, # Is that of the input wanted? For data in training it isn't
 )->Tensor: # Gradient with respect to the input, if `input_grad`
     "Run `bwd` on what the last call kept; `RuntimeError` if none did since the last"
-    d = vars(self)
-    if '_saved' not in d: raise RuntimeError(self._why_not())
-    d['needs_input_grad'] = input_grad
-    try:
-        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
-            g_in = self.bwd(torch.tensor(1.) if g is None else g, *d['_saved'])
-    finally: del d['_saved']
-    if d.get('_grad_hooks'): self._tell_grads()
-    return g_in
+    if '_saved' not in vars(self): raise RuntimeError(self._why_not())
+    vars(self)['needs_input_grad'] = input_grad
+    with _going_back(self) as saved:
+        return self.bwd(torch.tensor(1.) if g is None else g, *saved)
 
 # %% ../nbs/02a_modules.ipynb #4270d2c0
 class ReLU(Module):
@@ -76,21 +87,6 @@ class MSE(Module):
     "Mean squared error as a layer: call it with predictions (n, 1) and targets (n,)"
     def forward(self, pred, targ): return mse(pred, targ)
     def bwd(self, g, pred, targ): return mse_grad(g, pred, targ)
-
-# %% ../nbs/02a_modules.ipynb #78ff7b4b
-@patch
-def save_for_backward(self:Module,
-    *saved, # What `bwd` will be given after `g`, in place of the arguments
-):
-    "Called by `forward`: choose what is kept for `bwd`"
-    vars(self)['_chosen'] = saved
-
-# %% ../nbs/02a_modules.ipynb #58ff4888
-_FLEETING = {'_saved','_calls','_chosen','_hooks','_grad_hooks','needs_input_grad'}
-@patch
-def __getstate__(self:Module):
-    "What a copy and a pickle get: no kept call, and no hooks"
-    return {k:v for k,v in vars(self).items() if k not in _FLEETING}
 
 # %% ../nbs/02a_modules.ipynb #2da2ef5f
 def _holds_parameters(v, seen):
@@ -136,20 +132,13 @@ def __setattr__(self:Module, name, value):
     if kind: names[name] = kind
     object.__setattr__(self, name, value)
 
-# %% ../nbs/02a_modules.ipynb #4b77455c
+# %% ../nbs/02a_modules.ipynb #1eb12c7d
 @patch
 def _own(self:Module, *kinds):
     "Names and values of what is registered here as one of `kinds`"
     d = vars(self)
     return [(k,d[k]) for k,kind in d.get('_names', {}).items()
             if kind in kinds and d.get(k) is not None]
-@patch
-def _walk(self:Module, path=''):
-    "Pairs of path and module, from here down; one that has two places comes twice"
-    yield path,self
-    for k,m in self._own('module'): yield from m._walk(f'{path}{k}.')
-
-# %% ../nbs/02a_modules.ipynb #1eb12c7d
 def _once(pairs):
     "`pairs` of name and object, each object with its first name only"
     found = {}
@@ -164,8 +153,18 @@ def _check_nothing_lost(self:Module):
     for path,m in self._walk():
         for k in vars(m).keys()-_FLEETING-vars(m).get('_names', {}).keys():
             _refuse_lost(path+k, vars(m)[k])
+_FLEETING = {'_saved','_calls','_chosen','_hooks','_grad_hooks','needs_input_grad'}
+@patch
+def __getstate__(self:Module):
+    "What a copy and a pickle get: no kept call, and no hooks"
+    return {k:v for k,v in vars(self).items() if k not in _FLEETING}
 
-# %% ../nbs/02a_modules.ipynb #4950bb27
+# %% ../nbs/02a_modules.ipynb #4b77455c
+@patch
+def _walk(self:Module, path=''):
+    "Pairs of path and module, from here down; one that has two places comes twice"
+    yield path,self
+    for k,m in self._own('module'): yield from m._walk(f'{path}{k}.')
 @patch
 def named_parameters(self:Module)->Iterator: # Pairs of a dotted name and a parameter
     "Every parameter, here and inside, once; `TypeError` where one got lost in a list"
@@ -189,8 +188,6 @@ def modules(self:Module)->Iterator: # Modules, in the order of `named_modules`
 def children(self:Module)->list: # Modules, in the order of their assignment
     "The modules that are attributes of this one, each once"
     return [m for _,m in _once(self._own('module'))]
-
-# %% ../nbs/02a_modules.ipynb #21a5cbc6
 @patch
 def __repr__(self:Module):
     shown = (f'{k}: {v}' if isinstance(v, Module) else f'{k} {tuple(v.shape)}'
@@ -252,6 +249,13 @@ class _Layers(Module):
         found = list(self)[i]
         return type(self)(*found) if isinstance(i, slice) else found
     def __setitem__(self, i, l): setattr(self, self._own('module')[i][0], l)
+    def _way_back(self):
+        "Layers in reverse, each with whether the gradient of its input is needed"
+        def learns(l): return any(m._own('parameter') for _,m in l._walk())
+        layers,want = [*self],self.needs_input_grad
+        while layers and not want and not learns(layers[0]):
+            for m in layers.pop(0).modules(): vars(m).pop('_saved', None)
+        return [(l, want or i>0) for i,l in enumerate(layers)][::-1]
 
 # %% ../nbs/02a_modules.ipynb #e9f5c620
 class Sequential(_Layers):
@@ -260,9 +264,7 @@ class Sequential(_Layers):
         for l in self: x = l(x)
         return x
     def bwd(self, g, x):
-        first = 0 if self.needs_input_grad else self._first()
-        for i,l in [*enumerate(self)][first:][::-1]:
-            g = l.backward(g, self.needs_input_grad or i>first)
+        for l,input_grad in self._way_back(): g = l.backward(g, input_grad)
         return g
 
 # %% ../nbs/02a_modules.ipynb #c626e4d9
@@ -282,14 +284,13 @@ class Identity(Module):
     def forward(self, x): return x
     def bwd(self, g, x): return g
 
-# %% ../nbs/02a_modules.ipynb #77a73c72
+# %% ../nbs/02a_modules.ipynb #78ff7b4b
 @patch
-def _first(self:Sequential):
-    "Number of the first layer with parameters; those before it let go of their call"
-    for i,l in enumerate(self):
-        if any(m._own('parameter') for _,m in l._walk()): return i
-        for m in l.modules(): vars(m).pop('_saved', None)
-    return len(self)
+def save_for_backward(self:Module,
+    *saved, # What `bwd` will be given after `g`, in place of the arguments
+):
+    "Called by `forward`: choose what is kept for `bwd`"
+    vars(self)['_chosen'] = saved
 
 # %% ../nbs/02a_modules.ipynb #5cba9eb6
 @patch
@@ -308,7 +309,6 @@ def named_buffers(self:Module)->Iterator: # Pairs of a dotted name and a buffer
 def buffers(self:Module)->Iterator: # Buffers, in the order of `named_buffers`
     "Every buffer of this module and of those in it, each once"
     for _,b in self.named_buffers(): yield b
-
 def _said(t): return f'shape {tuple(t.shape)}' if isinstance(t, Tensor) else _kind(t)
 def _check_fits(here, saved):
     "`ValueError` unless the two dictionaries of tensors have the same names and shapes"
@@ -373,6 +373,7 @@ def to(self:Module,
     return self
 
 # %% ../nbs/02a_modules.ipynb #f1699ee6
+Module.training = True # In training? Set by `train` and `eval`
 @patch
 def train(self:Module,
     mode:bool=True, # Training? Otherwise evaluation
