@@ -182,7 +182,7 @@ def _pool_windows(x, kernel_size, stride, padding, value=0.):
         "some windows would hold nothing but padding")
     return _windows(x, k, k if stride is None else stride, p, value=value)
 
-def _pooling(kernel_size, stride, padding):
+def _pools(kernel_size, stride, padding):
     stride = kernel_size if stride is None else stride
     return _pairs(kernel_size, stride, padding)[:3]
 
@@ -236,7 +236,7 @@ def max_pool2d_grad(
     "All of `g` to the first of the largest; `ValueError` where shapes, settings clash"
     u = _pool_windows(x, kernel_size, stride, padding, _least(x))
     _check_g(g, (*u.shape[:2],*u.shape[4:]))
-    _,s,p = _pooling(kernel_size, stride, padding)
+    _,s,p = _pools(kernel_size, stride, padding)
     g_x = g.new_zeros(*x.shape[:2], x[0,0].numel())
     g_x.scatter_add_(2, _leaders(u, x.shape[3], s, p).flatten(2), g.flatten(2))
     return g_x.view(x.shape)
@@ -263,7 +263,7 @@ def avg_pool2d_grad(
     n,c,kh,kw,oh,ow = _pool_windows(x, kernel_size, stride, padding).shape
     _check_g(g, (n,c,oh,ow))
     g_u = (g/(kh*kw))[:,:,None,None].expand(n, c, kh, kw, oh, ow)
-    _,s,p = _pooling(kernel_size, stride, padding)
+    _,s,p = _pools(kernel_size, stride, padding)
     return _add_windows(g_u, x.shape[2:], s, p)
 
 # %% ../nbs/04_convolutions.ipynb #58338e8b
@@ -324,7 +324,7 @@ class MaxPool2d(Module):
         **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
         _refuse(self, kwargs, dilation=1, return_indices=False, ceil_mode=False)
-        self.kernel_size,self.stride,self.padding = _pooling(kernel_size, stride, padding)
+        self.kernel_size,self.stride,self.padding = _pools(kernel_size, stride, padding)
     def _how(self): return self.kernel_size,self.stride,self.padding
     def forward(self, x): return max_pool2d(x, *self._how())
     def bwd(self, g, x): return max_pool2d_grad(g, x, *self._how())
@@ -339,7 +339,7 @@ class AvgPool2d(Module):
     ):
         agree = dict(ceil_mode=False, count_include_pad=True, divisor_override=None)
         _refuse(self, kwargs, **agree)
-        self.kernel_size,self.stride,self.padding = _pooling(kernel_size, stride, padding)
+        self.kernel_size,self.stride,self.padding = _pools(kernel_size, stride, padding)
     def _how(self): return self.kernel_size,self.stride,self.padding
     def forward(self, x): return avg_pool2d(x, *self._how())
     def bwd(self, g, x): return avg_pool2d_grad(g, x, *self._how())

@@ -46,7 +46,7 @@ def logsumexp(
     "`log(exp(x).sum(-1))` that can't overflow; `ValueError` unless `x` holds floats"
     _check_logits(x)
     m = x.detach().amax(-1, keepdim=True)
-    m = m.masked_fill(m.isinf(), 0.)
+    m = m.masked_fill(m.isinf(), 0.) # inf-inf would be no number
     return (x-m).exp().sum(-1).log() + m.squeeze(-1)
 
 # %% ../nbs/03_minibatch_training.ipynb #3d8d9bfd
@@ -126,7 +126,10 @@ def cross_entropy_grad(
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # Gradient with respect to `x`, (n, c)
     "Softmax less one-hot, times `g/n`; `ValueError` for wrong shapes, dtypes, classes"
-    return softmax(x)*(g.to(x)/len(x)) + nll_grad(g, x, targ) # `x` for its shape only
+    _check_targ(x, targ)
+    _check_g(g, ())
+    one_hot = targ.unsqueeze(1)==torch.arange(x.shape[1], device=targ.device)
+    return (softmax(x) - one_hot.to(x))*(g.to(x)/len(x))
 
 class CrossEntropy(Module):
     "Cross-entropy as a layer: call it with logits (n, c) and classes (n,)"
@@ -166,8 +169,6 @@ class Optimizer:
     def zero_grad(self):
         "Forget all gradients"
         for p in self._params(): p.grad = None
-
-# %% ../nbs/03_minibatch_training.ipynb #8e1fd3a0
 def _set_groups(opt, params):
     if not isinstance(params, Tensor): params = list(params)
     if not len(params) or not isinstance(params[0], dict): params = [{'params': params}]
@@ -191,14 +192,6 @@ def _check_saved(self, saved, kept):
         wrong = gone | {k for k in new if g[k]!=self.fixed.get(k, math.nan)}
         if wrong: raise ValueError(f"{type(self).__name__} can't go on from the saved "
             f"{', '.join(f'{k}={g.get(k)}' for k in sorted(wrong))}")
-
-# %% ../nbs/03_minibatch_training.ipynb #c7d2e960
-class SGD(Optimizer):
-    "Stochastic gradient descent: each step takes `lr` times the gradient"
-    fixed = dict(momentum=0,dampening=0,weight_decay=0,nesterov=False,maximize=False)
-    def update(self, p, state, lr): p.add_(p.grad, alpha=-lr)
-
-# %% ../nbs/03_minibatch_training.ipynb #e8b96d24
 @patch
 def state_dict(self:Optimizer)->dict: # `param_groups`, `state`, laid out like PyTorch's
     "Settings, and what the rule remembers, with a number for each parameter"
@@ -218,6 +211,12 @@ def load_state_dict(self:Optimizer,
     self.state = {ps[i]: {k: here(ps[i], k, v) for k,v in s.items() if v is not None}
                   for i,s in kept.items()}
     for h,g in zip(self.param_groups, saved): h.update({k: g[k] for k in self.defaults})
+
+# %% ../nbs/03_minibatch_training.ipynb #c7d2e960
+class SGD(Optimizer):
+    "Stochastic gradient descent: each step takes `lr` times the gradient"
+    fixed = dict(momentum=0,dampening=0,weight_decay=0,nesterov=False,maximize=False)
+    def update(self, p, state, lr): p.add_(p.grad, alpha=-lr)
 
 # %% ../nbs/03_minibatch_training.ipynb #ac06f820
 class Dataset:

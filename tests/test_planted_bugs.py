@@ -58,7 +58,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'logsumexp overflows': (TR, 'softmax_and', 'm = m.masked_fill(m.isinf(), 0.)', 'm = m*0.'),
     'log_softmax: large numbers subtracted last': (TR, 'shift', 'x = x - x.detach().amax(-1, keepdim=True)', 'x = x + 0'),
     'log_softmax gradient: the sum forgotten': (('training', 'test_backward.py'), 'log_softmax_grad', 'return g - g.sum(-1, keepdim=True)*softmax(x)', 'return g + 0'),
-    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'cross_entropy_grad', 'softmax(x)*(g.to(x)/len(x))', 'softmax(x)*g.to(x)'),
+    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'cross_entropy_grad', '(softmax(x) - one_hot.to(x))*(g.to(x)/len(x))', '(softmax(x) - one_hot.to(x))*g.to(x)'),
     'class -1 counts from the end': (TR, 'wrong_input', 'if lo<0 or hi>=c:', 'if hi>=c:'),
     'SGD: gradients stay': (TR, 'sgd_is', 'for p in self._params(): p.grad = None', 'pass'),
     'sampler: one order for all epochs': (TR, 'sampler', 'torch.randperm(self.n, generator=self.generator)', 'torch.randperm(self.n, generator=torch.Generator().manual_seed(3))'),
