@@ -100,7 +100,6 @@ def _check_conv(x, w, b=None, g=None):
     if b is not None and b.shape!=sw[:1]: raise ValueError(
         f"b {tuple(b.shape)} and w {sw} don't fit: b must be ({sw[0]},)")
     _check_dtypes(x=x, w=w, b=b, g=g)
-
 def _check_cols(cols, size, kernel_size, stride, padding, dilation):
     "Size of the images, and shape of the windows that `cols` hold"
     size,(kh,kw) = _pair(size, 'size'),_pair(kernel_size, 'kernel_size')
@@ -329,6 +328,7 @@ class MaxPool2d(Module):
     def forward(self, x): return max_pool2d(x, *self._how())
     def bwd(self, g, x): return max_pool2d_grad(g, x, *self._how())
 
+# %% ../nbs/04_convolutions.ipynb #edb3a218
 class AvgPool2d(Module):
     "`avg_pool2d` as a layer"
     def __init__(self,
@@ -361,7 +361,6 @@ def _is_pointwise(l):
         return not hasattr(l, 'dim') # as GLU has, and Softmax
     return isinstance(l, (ReLU,Identity,nn.Identity,nn.BatchNorm2d,nn.Dropout,
                           nn.Dropout2d,nn.AlphaDropout,nn.Softmax2d))
-
 def _window(l, side, name):
     "Kernel size, stride, padding at the start and dilation of a layer, along one side"
     if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):

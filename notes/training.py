@@ -57,7 +57,6 @@ def log_softmax(
     _check_logits(x)
     x = x - x.detach().amax(-1, keepdim=True)
     return x - x.exp().sum(-1, keepdim=True).log()
-
 def softmax(
     x:Tensor, # Logits, (..., c)
 )->Tensor: # Probabilities: positive, and the sum of each row is 1, (..., c)
@@ -130,7 +129,6 @@ def cross_entropy_grad(
     _check_g(g, ())
     one_hot = targ.unsqueeze(1)==torch.arange(x.shape[1], device=targ.device)
     return (softmax(x) - one_hot.to(x))*(g.to(x)/len(x))
-
 class CrossEntropy(Module):
     "Cross-entropy as a layer: call it with logits (n, c) and classes (n,)"
     def forward(self, x, targ): return cross_entropy(x, targ)
@@ -169,6 +167,8 @@ class Optimizer:
     def zero_grad(self):
         "Forget all gradients"
         for p in self._params(): p.grad = None
+
+# %% ../nbs/03_minibatch_training.ipynb #8e1fd3a0
 def _set_groups(opt, params):
     if not isinstance(params, Tensor): params = list(params)
     if not len(params) or not isinstance(params[0], dict): params = [{'params': params}]
@@ -192,6 +192,8 @@ def _check_saved(self, saved, kept):
         wrong = gone | {k for k in new if g[k]!=self.fixed.get(k, math.nan)}
         if wrong: raise ValueError(f"{type(self).__name__} can't go on from the saved "
             f"{', '.join(f'{k}={g.get(k)}' for k in sorted(wrong))}")
+
+# %% ../nbs/03_minibatch_training.ipynb #e8b96d24
 @patch
 def state_dict(self:Optimizer)->dict: # `param_groups`, `state`, laid out like PyTorch's
     "Settings, and what the rule remembers, with a number for each parameter"
@@ -314,7 +316,6 @@ def evaluate(
             losses.append(loss_func(out, yb))
             hits.append((out.argmax(1)==yb).sum())
     return _mean(losses, sizes)[1],sum(torch.stack(hits).tolist())/sum(sizes)
-
 def _mean(values, sizes, name='dl'):
     if not sizes: raise ValueError(f"{name} gave no batches: empty, or used up?")
     values = torch.stack(values).tolist()
