@@ -21,14 +21,13 @@ def _check_size(n, kernel_size, stride, padding, dilation):
     try: res = [*map(index, (n,kernel_size,stride,padding,dilation))]
     except TypeError: least = 0
     else: least = min(*res[:3], res[4], res[3]+1)
-    if least<1:
-        raise ValueError(f"n {n}, kernel_size {kernel_size}, stride {stride} and "
-                         f"dilation {dilation} must be whole numbers from 1 on, "
-                         f"and padding {padding} from 0 on")
+    if least<1: raise ValueError(
+        f"n {n}, kernel_size {kernel_size}, stride {stride} and dilation {dilation} "
+        f"must be whole numbers from 1 on, and padding {padding} from 0 on")
     reach = res[4]*(res[1]-1) + 1
-    if reach>res[0]+2*res[3]:
-        raise ValueError(f"a kernel that reaches over {reach} pixels doesn't fit into "
-                         f"{n} with {padding} of padding at each end")
+    if reach>res[0]+2*res[3]: raise ValueError(
+        f"a kernel that reaches over {reach} pixels doesn't fit into {n} "
+        f"with {padding} of padding at each end")
     return res
 
 # %% ../nbs/04_convolutions.ipynb #abc946fc
@@ -47,9 +46,9 @@ def conv_size(
 def _pair(v, name, least=1):
     try: p = tuple(map(index, v if isinstance(v, (tuple,list)) else (v,v)))
     except TypeError: p = ()
-    if len(p)!=2 or min(p)<least:
-        raise ValueError(f"{name} must be a whole number from {least} on, "
-                         f"or a pair (height, width) of them, not {v!r}")
+    if len(p)!=2 or min(p)<least: raise ValueError(
+        f"{name} must be a whole number from {least} on, "
+        f"or a pair (height, width) of them, not {v!r}")
     return p
 
 def _pairs(kernel_size, stride, padding, dilation=1):
@@ -57,9 +56,8 @@ def _pairs(kernel_size, stride, padding, dilation=1):
             _pair(padding, 'padding', 0),_pair(dilation, 'dilation'))
 
 def _check_images(x):
-    if x.ndim!=4 or not x.numel():
-        raise ValueError("x must be (n, channels, height, width), none of them 0, "
-                         f"not {tuple(x.shape)}")
+    if x.ndim!=4 or not x.numel(): raise ValueError(
+        f"x must be (n, channels, height, width), none of them 0, not {tuple(x.shape)}")
 
 def _pad(x, padding, value):
     "`x` in a frame of `value`, a copy where there is a frame"
@@ -95,26 +93,21 @@ def unfold(
 # %% ../nbs/04_convolutions.ipynb #a3205aa5
 def _check_conv(x, w, b=None, g=None):
     sx,sw = tuple(x.shape),tuple(w.shape)
-    if w.ndim!=4 or not w.numel():
-        raise ValueError("w must be (out, in, kernel height, kernel width), "
-                         f"none of them 0, not {sw}")
-    if x.ndim==4 and sx[1]!=sw[1]:
-        raise ValueError(f"x {sx} has {sx[1]} channels, "
-                         f"but w {sw} has weights for {sw[1]}")
-    if b is not None and b.shape!=sw[:1]:
-        raise ValueError(f"b {tuple(b.shape)} and w {sw} don't fit: "
-                         f"b must be ({sw[0]},)")
+    if w.ndim!=4 or not w.numel(): raise ValueError(
+        f"w must be (out, in, kernel height, kernel width), none of them 0, not {sw}")
+    if x.ndim==4 and sx[1]!=sw[1]: raise ValueError(
+        f"x {sx} has {sx[1]} channels, but w {sw} has weights for {sw[1]}")
+    if b is not None and b.shape!=sw[:1]: raise ValueError(
+        f"b {tuple(b.shape)} and w {sw} don't fit: b must be ({sw[0]},)")
     _check_dtypes(x=x, w=w, b=b, g=g)
-
 def _check_cols(cols, size, kernel_size, stride, padding, dilation):
     "Size of the images, and shape of the windows that `cols` hold"
     size,(kh,kw) = _pair(size, 'size'),_pair(kernel_size, 'kernel_size')
     settings = _pairs(kernel_size, stride, padding, dilation)
     oh,ow = (conv_size(*a) for a in zip(size, *settings))
     no_c = cols.ndim!=3 or not cols.numel() or cols.shape[1]%(kh*kw)
-    if no_c or cols.shape[2]!=oh*ow:
-        raise ValueError(f"cols {tuple(cols.shape)} don't fit: "
-                         f"they must be (n, c·{kh}·{kw}, {oh}·{ow})")
+    if no_c or cols.shape[2]!=oh*ow: raise ValueError(f"cols {tuple(cols.shape)} don't "
+        f"fit: they must be (n, c·{kh}·{kw}, {oh}·{ow})")
     return size,(len(cols),cols.shape[1]//(kh*kw),kh,kw,oh,ow)
 
 # %% ../nbs/04_convolutions.ipynb #3f0d9dad
@@ -129,7 +122,7 @@ def conv2d(
     "Each kernel at each position; `ValueError` where shapes, dtypes, settings clash"
     _check_conv(x, w, b)
     u = _windows(x, w.shape[2:], stride, padding, dilation)
-    out = w.flatten(1)@u.flatten(4).flatten(1,3)
+    out = w.flatten(1)@u.flatten(4).flatten(1,3) # (n, out, positions)
     if b is not None: out += b[:,None]
     return out.unflatten(-1, u.shape[4:])
 
@@ -170,24 +163,25 @@ def conv2d_grad(
 )->tuple[Tensor,Tensor,Tensor]: # Gradients of `x`, `w` and `b`; None for a `b` of None
     "Gradients of `conv2d`; `ValueError` where shapes, dtypes or a setting don't fit"
     _check_conv(x, w, b, g)
-    u = _windows(x, w.shape[2:], stride, padding, dilation)
-    size,cols = u.shape[4:],u.permute(1,2,3,0,4,5).reshape(w[0].numel(), -1)
-    _check_g(g, (len(x),len(w),*size))
-    g = g.transpose(0,1).flatten(1)
-    g_w,g_b = (g@cols.t()).view(w.shape),None if b is None else g.sum(1)
+    u = _windows(x, w.shape[2:], stride, padding, dilation) # (n, c, kh, kw, oh, ow)
+    _check_g(g, (len(x),len(w),*u.shape[4:]))
+    W,G = w.flatten(1),g.transpose(0,1).flatten(1) # (out, c·kh·kw), (out, n·oh·ow)
+    C = u.permute(1,2,3,0,4,5).reshape(W.shape[1], -1) # (c·kh·kw, n·oh·ow)
+    g_w,g_b = (G@C.t()).view(w.shape),None if b is None else G.sum(1) # as w, as b
     if not input_grad: return None,g_w,g_b
-    g_u = (w.flatten(1).t()@g).view(*w.shape[1:], len(x), *size).permute(3,0,1,2,4,5)
+    g_u = (W.t()@G).view(*w.shape[1:], len(x), *u.shape[4:]) # (c, kh, kw, n, oh, ow)
+    g_u = g_u.permute(3,0,1,2,4,5) # as u
     return _add_windows(g_u, x.shape[2:], stride, padding, dilation),g_w,g_b
 
 # %% ../nbs/04_convolutions.ipynb #42ecdbe0
 def _pool_windows(x, kernel_size, stride, padding, value=0.):
     k,p = _pair(kernel_size, 'kernel_size'),_pair(padding, 'padding', 0)
-    if any(2*a>b for a,b in zip(p, k)):
-        raise ValueError(f"padding {padding} is more than half of kernel_size "
-                         f"{kernel_size}: some windows would hold nothing but padding")
+    if any(2*a>b for a,b in zip(p, k)): raise ValueError(
+        f"padding {padding} is more than half of kernel_size {kernel_size}: "
+        "some windows would hold nothing but padding")
     return _windows(x, k, k if stride is None else stride, p, value=value)
 
-def _pool_pairs(kernel_size, stride, padding):
+def _pools(kernel_size, stride, padding):
     stride = kernel_size if stride is None else stride
     return _pairs(kernel_size, stride, padding)[:3]
 
@@ -217,20 +211,20 @@ def max_pool2d(
     first,*rest = _moved(_pool_windows(x, kernel_size, stride, padding, _least(x)))
     return reduce(torch.maximum, rest or [first], first)
 
-# %% ../nbs/04_convolutions.ipynb #932ce0d4
+# %% ../nbs/04_convolutions.ipynb #0a967c1f
 def _leaders(u, width, stride, padding):
     "Index in the flattened image of each window's largest pixel, none in the padding"
     row,col = (torch.arange(n, device=u.device)*s - p
                for n,s,p in zip(u.shape[4:], stride, padding))
     moved,places = _moved(u),[*product(*map(range, u.shape[2:4]))]
+    # start inside the picture: a window of -inf then gives nothing to the frame
     lead = row.clamp(min=0)[:,None]*width + col.clamp(min=0)
     lead = lead.expand(moved[0].shape)
     for (i,j),v,best in zip(places[1:], moved[1:], accumulate(moved, torch.maximum)):
         here = (row+i)[:,None]*width + col+j
-        lead = torch.where((v>best)|v.isnan(), here, lead)
+        lead = torch.where((v>best)|v.isnan(), here, lead) # `>`: the first of equals
     return lead
 
-# %% ../nbs/04_convolutions.ipynb #0a967c1f
 def max_pool2d_grad(
     g:Tensor, # Gradient with respect to what `max_pool2d` returned, (n, c, oh, ow)
     x:Tensor, # Images that it was given, (n, c, h, w)
@@ -241,7 +235,7 @@ def max_pool2d_grad(
     "All of `g` to the first of the largest; `ValueError` where shapes, settings clash"
     u = _pool_windows(x, kernel_size, stride, padding, _least(x))
     _check_g(g, (*u.shape[:2],*u.shape[4:]))
-    _,s,p = _pool_pairs(kernel_size, stride, padding)
+    _,s,p = _pools(kernel_size, stride, padding)
     g_x = g.new_zeros(*x.shape[:2], x[0,0].numel())
     g_x.scatter_add_(2, _leaders(u, x.shape[3], s, p).flatten(2), g.flatten(2))
     return g_x.view(x.shape)
@@ -268,17 +262,16 @@ def avg_pool2d_grad(
     n,c,kh,kw,oh,ow = _pool_windows(x, kernel_size, stride, padding).shape
     _check_g(g, (n,c,oh,ow))
     g_u = (g/(kh*kw))[:,:,None,None].expand(n, c, kh, kw, oh, ow)
-    _,s,p = _pool_pairs(kernel_size, stride, padding)
+    _,s,p = _pools(kernel_size, stride, padding)
     return _add_windows(g_u, x.shape[2:], s, p)
 
 # %% ../nbs/04_convolutions.ipynb #58338e8b
 def _refuse(layer, given, **agree):
+    name = type(layer).__name__
     for k,v in given.items():
-        name = type(layer).__name__
         if k not in agree: raise TypeError(f"{name} knows no {k}")
-        if v!=agree[k]:
-            raise ValueError(f"{name} knows {k}={agree[k]!r} only, not {v!r}: "
-                             f"take nn.{name}")
+        if v!=agree[k]: raise ValueError(
+            f"{name} knows {k}={agree[k]!r} only, not {v!r}: take nn.{name}")
 
 # %% ../nbs/04_convolutions.ipynb #9fbec6f0
 class Conv2d(Module):
@@ -330,8 +323,7 @@ class MaxPool2d(Module):
         **kwargs, # PyTorch's other settings, at the values that stand in the next line
     ):
         _refuse(self, kwargs, dilation=1, return_indices=False, ceil_mode=False)
-        how = _pool_pairs(kernel_size, stride, padding)
-        self.kernel_size,self.stride,self.padding = how
+        self.kernel_size,self.stride,self.padding = _pools(kernel_size, stride, padding)
     def _how(self): return self.kernel_size,self.stride,self.padding
     def forward(self, x): return max_pool2d(x, *self._how())
     def bwd(self, g, x): return max_pool2d_grad(g, x, *self._how())
@@ -347,8 +339,7 @@ class AvgPool2d(Module):
     ):
         agree = dict(ceil_mode=False, count_include_pad=True, divisor_override=None)
         _refuse(self, kwargs, **agree)
-        how = _pool_pairs(kernel_size, stride, padding)
-        self.kernel_size,self.stride,self.padding = how
+        self.kernel_size,self.stride,self.padding = _pools(kernel_size, stride, padding)
     def _how(self): return self.kernel_size,self.stride,self.padding
     def forward(self, x): return avg_pool2d(x, *self._how())
     def bwd(self, g, x): return avg_pool2d_grad(g, x, *self._how())
@@ -370,7 +361,6 @@ def _is_pointwise(l):
         return not hasattr(l, 'dim') # as GLU has, and Softmax
     return isinstance(l, (ReLU,Identity,nn.Identity,nn.BatchNorm2d,nn.Dropout,
                           nn.Dropout2d,nn.AlphaDropout,nn.Softmax2d))
-
 def _window(l, side, name):
     "Kernel size, stride, padding at the start and dilation of a layer, along one side"
     if isinstance(l, (Flatten,Linear,nn.Flatten,nn.Linear)):
@@ -382,18 +372,16 @@ def _window(l, side, name):
     if _is_pointwise(l): return 1,1,0,1
     windows = Conv2d,MaxPool2d,AvgPool2d,nn.Conv2d,nn.MaxPool2d,nn.AvgPool2d
     if not isinstance(l, windows) or getattr(l, 'padding_mode', 'zeros')!='zeros':
-        raise ValueError(f"{name} has no window of fixed size that is known here: "
-                         "pass the layers before it, "
-                         "and leave it out if it takes each place by itself")
+        raise ValueError(f"{name} has no window of fixed size that is known here: pass "
+            "the layers before it, and leave it out if it takes each place by itself")
     how = l.kernel_size,l.stride,l.padding,getattr(l, 'dilation', 1)
     return tuple(p[side] for p in _pairs(*how))
 
 def _check_side(layers, side):
     if side not in (0,1):
         raise ValueError(f"side must be 0 for rows or 1 for columns, not {side!r}")
-    if isinstance(layers, Sum):
-        raise ValueError("a Sum is of branches side by side: "
-                         "pass the layers of one of them")
+    if isinstance(layers, Sum): raise ValueError(
+        "a Sum is of branches side by side: pass the layers of one of them")
 
 # %% ../nbs/04_convolutions.ipynb #e7ab9ded
 def receptive_field(

@@ -46,7 +46,7 @@ def logsumexp(
     "`log(exp(x).sum(-1))` that can't overflow; `ValueError` unless `x` holds floats"
     _check_logits(x)
     m = x.detach().amax(-1, keepdim=True)
-    m = m.masked_fill(m.isinf(), 0.)
+    m = m.masked_fill(m.isinf(), 0.) # inf-inf would be no number
     return (x-m).exp().sum(-1).log() + m.squeeze(-1)
 
 # %% ../nbs/03_minibatch_training.ipynb #3d8d9bfd
@@ -57,7 +57,6 @@ def log_softmax(
     _check_logits(x)
     x = x - x.detach().amax(-1, keepdim=True)
     return x - x.exp().sum(-1, keepdim=True).log()
-
 def softmax(
     x:Tensor, # Logits, (..., c)
 )->Tensor: # Probabilities: positive, and the sum of each row is 1, (..., c)
@@ -126,8 +125,10 @@ def cross_entropy_grad(
     targ:Tensor, # Right classes, (n,)
 )->Tensor: # Gradient with respect to `x`, (n, c)
     "Softmax less one-hot, times `g/n`; `ValueError` for wrong shapes, dtypes, classes"
-    return softmax(x)*(g.to(x)/len(x)) + nll_grad(g, x, targ) # `x` for its shape only
-
+    _check_targ(x, targ)
+    _check_g(g, ())
+    one_hot = targ.unsqueeze(1)==torch.arange(x.shape[1], device=targ.device)
+    return (softmax(x) - one_hot.to(x))*(g.to(x)/len(x))
 class CrossEntropy(Module):
     "Cross-entropy as a layer: call it with logits (n, c) and classes (n,)"
     def forward(self, x, targ): return cross_entropy(x, targ)
@@ -192,12 +193,6 @@ def _check_saved(self, saved, kept):
         if wrong: raise ValueError(f"{type(self).__name__} can't go on from the saved "
             f"{', '.join(f'{k}={g.get(k)}' for k in sorted(wrong))}")
 
-# %% ../nbs/03_minibatch_training.ipynb #c7d2e960
-class SGD(Optimizer):
-    "Stochastic gradient descent: each step takes `lr` times the gradient"
-    fixed = dict(momentum=0,dampening=0,weight_decay=0,nesterov=False,maximize=False)
-    def update(self, p, state, lr): p.add_(p.grad, alpha=-lr)
-
 # %% ../nbs/03_minibatch_training.ipynb #e8b96d24
 @patch
 def state_dict(self:Optimizer)->dict: # `param_groups`, `state`, laid out like PyTorch's
@@ -218,6 +213,12 @@ def load_state_dict(self:Optimizer,
     self.state = {ps[i]: {k: here(ps[i], k, v) for k,v in s.items() if v is not None}
                   for i,s in kept.items()}
     for h,g in zip(self.param_groups, saved): h.update({k: g[k] for k in self.defaults})
+
+# %% ../nbs/03_minibatch_training.ipynb #c7d2e960
+class SGD(Optimizer):
+    "Stochastic gradient descent: each step takes `lr` times the gradient"
+    fixed = dict(momentum=0,dampening=0,weight_decay=0,nesterov=False,maximize=False)
+    def update(self, p, state, lr): p.add_(p.grad, alpha=-lr)
 
 # %% ../nbs/03_minibatch_training.ipynb #ac06f820
 class Dataset:
@@ -315,7 +316,6 @@ def evaluate(
             losses.append(loss_func(out, yb))
             hits.append((out.argmax(1)==yb).sum())
     return _mean(losses, sizes)[1],sum(torch.stack(hits).tolist())/sum(sizes)
-
 def _mean(values, sizes, name='dl'):
     if not sizes: raise ValueError(f"{name} gave no batches: empty, or used up?")
     values = torch.stack(values).tolist()
