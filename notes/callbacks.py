@@ -189,7 +189,6 @@ def set_rng(
     if state['mps'] is not None and mps: torch.mps.set_rng_state(state['mps'])
     for g,s in zip(gs, saved): _set(g, s)
 
-
 # %% ../nbs/05a_callbacks.ipynb #ff14d44a
 def _shared(learn):
     "What a copy shares, by id: loaders, data, the last batch; results without graphs"
@@ -221,7 +220,6 @@ def _try(self:Learner, finder):
     with warnings.catch_warnings(): # a copied scheduler takes the copied optimiser for
         warnings.filterwarnings('ignore', 'Seems like `optimizer.step') # a changed one
         trial.fit(math.ceil(finder.n/(operator.length_hint(dl) or 1)), cbs=[finder])
-
 
 # %% ../nbs/05a_callbacks.ipynb #0b3cf1d6
 class GradClip(Callback):

@@ -70,7 +70,8 @@ class Learner:
         if len(dls)!=2: raise ValueError("dls: two, the second None for no validation")
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
         self.cbs,self.training,self.metrics = [],False,{}
-        self.asleep,self._on = [],None # layers kept in evaluation; an event's methods
+        self.asleep = [] # layers that stay in evaluation mode
+        self._on = None # in a fit: the methods to call at each event
         self.add_cbs(cbs)
         self.opt = opt_func(list(model.parameters()), lr=_check_lr(lr))
     def predict(self): "Predictions of the batch"; self.pred = self.model(self.xb)
@@ -139,8 +140,8 @@ def _listen(self:Learner): # once a fit, not at every batch
                 for e in (*EVENTS,'wrap_dl')}
 @patch
 def __call__(self:Learner, event):
+    "Call the callbacks' methods of that name"
     for f in self._on[event]: f()
-
 
 # %% ../nbs/05_learner.ipynb #f5edf117
 @patch
@@ -153,7 +154,6 @@ def _batch(self:Learner, batch):
         if self.training: self._update()
         self('after_batch')
     except CancelBatch: pass
-
 
 # %% ../nbs/05_learner.ipynb #ef106f9f
 @patch
