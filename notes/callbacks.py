@@ -154,6 +154,7 @@ def _set(g, s):
     elif isinstance(g, random.Random): g.setstate(s)
     else: g.bit_generator.state = s
 
+# %% ../nbs/05a_callbacks.ipynb #50599fc8
 def _gpus():
     "Whether there is CUDA, whether there is MPS"
     return torch.cuda.is_available(),torch.backends.mps.is_available()
@@ -171,6 +172,7 @@ def get_rng(
                 mps=torch.mps.get_rng_state() if mps else None,
                 loaders=[_get(g) for g in _generators(dls)])
 
+# %% ../nbs/05a_callbacks.ipynb #e8be9820
 def set_rng(
     state:dict, # As `get_rng` gives it
     dls=(), # The loaders, in the same order
@@ -213,6 +215,7 @@ def _copy(self:Learner):
                         "If that is a callback's, say in_trials = False there") from e
     return new
 
+# %% ../nbs/05a_callbacks.ipynb #fc10090d
 @patch
 def _try(self:Learner, finder):
     dl,trial = _can_restart(self.dls[0]),self._copy()

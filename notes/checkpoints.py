@@ -39,6 +39,7 @@ def _sync(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
+# %% ../nbs/05b_checkpoints.ipynb #17062484
 def _write(path, state):
     try:
         with open(path, 'wb+') as f:
@@ -205,6 +206,7 @@ def _run(self:Checkpoint):
                 batches=operator.length_hint(self.learn.dls[0]),
                 callbacks=[_kind(cb) for cb in self._stateful()])
 
+# %% ../nbs/05b_checkpoints.ipynb #f6716637
 def _names(kinds): # a class of ours may move to another module while a file waits
     return re.sub(r'(?<![\w.])notes\.\w+\.', 'notes.', str(kinds))
 
@@ -322,6 +324,7 @@ def _marks(cb, own):
             return m.hash.digest()
     return {k: mark(v) for k,v in vars(cb).items()}
 
+# %% ../nbs/05b_checkpoints.ipynb #3b1c5db5
 def _forgets(cb, end):
     "Is it worth a look whether `cb` changes? At the end of a fit less than before"
     if hasattr(cb, 'state_dict') or isinstance(cb, Checkpoint): return False

@@ -51,8 +51,7 @@ EVENTS = ('before_fit','before_epoch','before_batch','after_predict','after_loss
 class Callback:
     "A method for each of `EVENTS` that a subclass wants; the `Learner` is `self.learn`"
     order = 0 # Those with a lower one are called first, equal ones as they were given
-    in_preds = True # Is it called in `get_preds`, at the end of this page?
-    in_trials = True # In trials of a learning rate (`lr_find`, notebook 05a)?
+    in_preds,in_trials = True,True # Called in `get_preds` (below), in `lr_find` (05a)?
     restore_first = False # Does a `Checkpoint` (05b) give it its state before others?
     def __init_subclass__(cls): _check_events(cls)
 
@@ -70,8 +69,7 @@ class Learner:
         if len(dls)!=2: raise ValueError("dls: two, the second None for no validation")
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
         self.cbs,self.training,self.metrics = [],False,{}
-        self.asleep = [] # layers that stay in evaluation mode
-        self._on = None # in a fit: the methods to call at each event
+        self.asleep,self._on = [],None # layers kept in evaluation; an event's methods
         self.add_cbs(cbs)
         self.opt = opt_func(list(model.parameters()), lr=_check_lr(lr))
     def predict(self): "Predictions of the batch"; self.pred = self.model(self.xb)
@@ -103,6 +101,8 @@ def set_lr(self:Learner,
 def lr(self:Learner)->float: # The largest of all groups
     "Learning rate"
     return max(g['lr'] for g in self.opt.param_groups)
+
+# %% ../nbs/05_learner.ipynb #38f94ea5
 @patch
 def _mode(self:Learner, training): # parts put into evaluation alone stay there
     if self.model.training:
@@ -140,7 +140,6 @@ def _listen(self:Learner): # once a fit, not at every batch
                 for e in (*EVENTS,'wrap_dl')}
 @patch
 def __call__(self:Learner, event):
-    "Call the callbacks' methods of that name"
     for f in self._on[event]: f()
 
 # %% ../nbs/05_learner.ipynb #f5edf117
@@ -286,8 +285,7 @@ def plot(self:Recorder,
     vs = [(r['step'],r['valid_loss']) for r in self.epochs if 'valid_loss' in r]
     if vs: ax.plot(*zip(*vs), 'o--', color='#D55E00', clip_on=False, label='validation')
     ax.set(xlabel='batch', ylabel='loss', xlim=(0,max(n or 0, len(xs), 1)))
-    if losses: ax.legend(fontsize=9)
-    ax.grid(alpha=.3)
+    ax.legend(fontsize=9); ax.grid(alpha=.3)
     return ax
 
 # %% ../nbs/05_learner.ipynb #51129112
@@ -311,6 +309,8 @@ class _Terminal:
         sys.stdout.flush()
         self.shown = len(lines)
     def close(self): self.bar.close()
+
+# %% ../nbs/05_learner.ipynb #e1ab3203
 def _png(rec, n):
     from matplotlib.figure import Figure
     fig,f = Figure(figsize=(6,3), layout='constrained'),io.BytesIO()
@@ -332,9 +332,10 @@ class _Notebook:
     def batch(self):
         if time.perf_counter()>self.next: self.draw()
     epoch,close = batch,draw
+
+# %% ../nbs/05_learner.ipynb #ee54669d
 def _in_notebook():
-    ip = sys.modules.get('IPython')
-    return ip is not None and hasattr(ip.get_ipython(), 'kernel')
+    return hasattr((ip := sys.modules.get('IPython')) and ip.get_ipython(), 'kernel')
 class Progress(Callback):
     "Shows a fit: live plot and table in a notebook, bar or lines elsewhere"
     order,in_trials,in_preds,state_dict = 40,False,False,None
@@ -346,8 +347,7 @@ class Progress(Callback):
         if rec not in self.learn.cbs: raise ValueError("Progress needs a Recorder too")
         view = _Notebook if self.plot and _in_notebook() else _Terminal
         self.view = view(self.learn, rec)
-    def after_batch(self):
-        if self.learn.training: self.view.batch()
+    def after_batch(self): self.learn.training and self.view.batch()
     def after_epoch(self): self.view.epoch()
     def cleanup_fit(self):
         if view := vars(self).pop('view', None): view.close()
