@@ -73,9 +73,9 @@ class Learner:
         self.add_cbs(cbs)
         self.opt = opt_func(list(model.parameters()), lr=_check_lr(lr))
     def predict(self): "The batch's predictions"; self.pred = self.model(self.xb)
-    def get_loss(self): "The batch's loss"; self.loss = self.loss_func(self.pred, self.yb)
+    def get_loss(self): "Their loss"; self.loss = self.loss_func(self.pred, self.yb)
     def zero_grad(self): "Forget old gradients"; self.opt.zero_grad()
-    def backward(self): "Its gradients"; backprop(self.loss, self.model, self.loss_func)
+    def backward(self): "The gradients"; backprop(self.loss, self.model, self.loss_func)
     def step(self): "A step of the optimiser"; self.opt.step()
 
 # %% ../nbs/05_learner.ipynb #ab1562bb
