@@ -113,6 +113,20 @@ def plot(self:LRFinder,
     ax.legend(fontsize=9); ax.grid(alpha=.3)
     return ax
 
+# %% ../nbs/05a_callbacks.ipynb #91c93aca
+@patch
+def lr_find(self:Learner,
+    start:float=1e-5, # First learning rate
+    end:float=10., # Last learning rate
+    n:int=100, # Batches from `start` to `end`
+)->LRFinder: # With `suggestion` and `plot`
+    "Try up to `n` rates with a copy, change nothing; `TypeError` without a copy"
+    finder,rng = LRFinder(start, end, n),get_rng(self.dls)
+    try: self._try(finder)
+    finally: set_rng(rng, self.dls)
+    finder.learn = self # and the copy can go
+    return finder
+
 # %% ../nbs/05a_callbacks.ipynb #9c40d7e2
 _RNG = torch.Generator,np.random.Generator,random.Random
 _PARTS = 'generator','sampler','batch_sampler','batches','dataset'
@@ -140,7 +154,7 @@ def _set(g, s):
     elif isinstance(g, random.Random): g.setstate(s)
     else: g.bit_generator.state = s
 
-# %% ../nbs/05a_callbacks.ipynb #c2fdd8a8
+# %% ../nbs/05a_callbacks.ipynb #50599fc8
 def _gpus():
     "Whether there is CUDA, whether there is MPS"
     return torch.cuda.is_available(),torch.backends.mps.is_available()
@@ -158,7 +172,7 @@ def get_rng(
                 mps=torch.mps.get_rng_state() if mps else None,
                 loaders=[_get(g) for g in _generators(dls)])
 
-# %% ../nbs/05a_callbacks.ipynb #50d183c9
+# %% ../nbs/05a_callbacks.ipynb #e8be9820
 def set_rng(
     state:dict, # As `get_rng` gives it
     dls=(), # The loaders, in the same order
@@ -201,7 +215,7 @@ def _copy(self:Learner):
                         "If that is a callback's, say in_trials = False there") from e
     return new
 
-# %% ../nbs/05a_callbacks.ipynb #795070f1
+# %% ../nbs/05a_callbacks.ipynb #fc10090d
 @patch
 def _try(self:Learner, finder):
     dl,trial = _can_restart(self.dls[0]),self._copy()
@@ -209,20 +223,6 @@ def _try(self:Learner, finder):
     with warnings.catch_warnings(): # a copied scheduler takes the copied optimiser for
         warnings.filterwarnings('ignore', 'Seems like `optimizer.step') # a changed one
         trial.fit(math.ceil(finder.n/(operator.length_hint(dl) or 1)), cbs=[finder])
-
-# %% ../nbs/05a_callbacks.ipynb #91c93aca
-@patch
-def lr_find(self:Learner,
-    start:float=1e-5, # First learning rate
-    end:float=10., # Last learning rate
-    n:int=100, # Batches from `start` to `end`
-)->LRFinder: # With `suggestion` and `plot`
-    "Try up to `n` rates with a copy, change nothing; `TypeError` without a copy"
-    finder,rng = LRFinder(start, end, n),get_rng(self.dls)
-    try: self._try(finder)
-    finally: set_rng(rng, self.dls)
-    finder.learn = self # and the copy can go
-    return finder
 
 # %% ../nbs/05a_callbacks.ipynb #0b3cf1d6
 class GradClip(Callback):

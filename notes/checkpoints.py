@@ -39,30 +39,7 @@ def _sync(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/05b_checkpoints.ipynb #e81b94f2
-_MARK = b'notes sha256 '
-
-def _digest(f, size):
-    "That of the first `size` bytes"
-    h = hashlib.sha256()
-    f.seek(0)
-    for i in range(0, size, 1<<20): h.update(f.read(min(1<<20, size-i)))
-    return _MARK + h.hexdigest().encode()
-
-def _seal(f):
-    "Make the digest the archive's comment; its last two bytes say how long that is"
-    f.seek(-2, os.SEEK_END)
-    f.write((len(_MARK)+64).to_bytes(2, 'little'))
-    f.write(_digest(f, f.tell()))
-
-def _sealed(f):
-    "Is the file as it was when it got its digest? None if it has none"
-    end = f.seek(0, os.SEEK_END)-len(_MARK)-64
-    f.seek(max(end, 0))
-    said = f.read()
-    return said==_digest(f, end) if said.startswith(_MARK) and end>0 else None
-
-# %% ../nbs/05b_checkpoints.ipynb #a7e2605b
+# %% ../nbs/05b_checkpoints.ipynb #17062484
 def _write(path, state):
     try:
         with open(path, 'wb+') as f:
@@ -99,6 +76,29 @@ def save_checkpoint(
         if path.exists(): os.replace(path, _previous(path))
         os.replace(tmp, path)
         _sync(path.parent)
+
+# %% ../nbs/05b_checkpoints.ipynb #e81b94f2
+_MARK = b'notes sha256 '
+
+def _digest(f, size):
+    "That of the first `size` bytes"
+    h = hashlib.sha256()
+    f.seek(0)
+    for i in range(0, size, 1<<20): h.update(f.read(min(1<<20, size-i)))
+    return _MARK + h.hexdigest().encode()
+
+def _seal(f):
+    "Make the digest the archive's comment; its last two bytes say how long that is"
+    f.seek(-2, os.SEEK_END)
+    f.write((len(_MARK)+64).to_bytes(2, 'little'))
+    f.write(_digest(f, f.tell()))
+
+def _sealed(f):
+    "Is the file as it was when it got its digest? None if it has none"
+    end = f.seek(0, os.SEEK_END)-len(_MARK)-64
+    f.seek(max(end, 0))
+    said = f.read()
+    return said==_digest(f, end) if said.startswith(_MARK) and end>0 else None
 
 # %% ../nbs/05b_checkpoints.ipynb #4b7fe016
 _OLD,_NEW = 'notes.learner 1','notes.learner 2' # without a digest; with one
@@ -171,11 +171,16 @@ class Checkpoint(Callback):
 # %% ../nbs/05b_checkpoints.ipynb #303fdc71
 @patch
 def state_dict(self:Recorder):
+    "What a checkpoint keeps of the record"
     return dict(_losses=self.losses, lrs=self.lrs, epochs=self.epochs,
                 items=self.items, start=self.start)
 
 @patch
-def load_state_dict(self:Recorder, state): vars(self).update(state, _new=[])
+def load_state_dict(self:Recorder,
+    state:dict, # As `state_dict` gives it
+):
+    "Go on from what was kept"
+    vars(self).update(state, _new=[])
 
 # %% ../nbs/05b_checkpoints.ipynb #24b34204
 @patch
@@ -188,7 +193,7 @@ def _save(self:Checkpoint, epoch, i):
         model=l.model.state_dict(), opt=_opt_state(l.opt),
         cbs=[cb.state_dict() for cb in self._stateful()]))
 
-# %% ../nbs/05b_checkpoints.ipynb #ff4ed03e
+# %% ../nbs/05b_checkpoints.ipynb #74f59a99
 def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
 
 @patch
@@ -201,52 +206,7 @@ def _run(self:Checkpoint):
                 batches=operator.length_hint(self.learn.dls[0]),
                 callbacks=[_kind(cb) for cb in self._stateful()])
 
-# %% ../nbs/05b_checkpoints.ipynb #b86a0e4d
-class _Mark(pickle.Pickler):
-    "A digest of what an object holds, without the parts `own` of the learner"
-    def __init__(self, own):
-        self.own,self.hash = own,hashlib.sha256()
-        super().__init__(SimpleNamespace(write=self.hash.update))
-    def persistent_id(self, o):
-        if isinstance(o, torch.Generator): return o.get_state().tolist()
-        if torch.is_tensor(o): return id(o),o._version
-        return id(o) if id(o) in self.own or isinstance(o, FunctionType) else None
-
-def _marks(cb, own):
-    "Attribute -> digest; None where it has none"
-    def mark(o):
-        m = _Mark(own)
-        with suppress(Exception):
-            m.dump(o)
-            return m.hash.digest()
-    return {k: mark(v) for k,v in vars(cb).items()}
-
-# %% ../nbs/05b_checkpoints.ipynb #82f7a0de
-def _forgets(cb, end):
-    "Is it worth a look whether `cb` changes? At the end of a fit less than before"
-    if hasattr(cb, 'state_dict') or isinstance(cb, Checkpoint): return False
-    return not (end and (hasattr(cb, 'before_epoch') or hasattr(cb, 'before_fit')))
-
-@patch
-def _watch(self:Checkpoint, end):
-    "Warn of callbacks that have changed since the first save, and can't say how"
-    l = self.learn
-    parts = l,l.opt,l.loss_func,*l.dls,*l.cbs,*l.model.modules()
-    for cb in [cb for cb in l.cbs if _forgets(cb, end)]:
-        now = _marks(cb, {id(o) for o in parts})
-        was = self.marks.setdefault(cb, now)
-        known = [k for k in now if k in was or hasattr(type(cb), k)]
-        changed = [k for k in known if now[k]!=was.get(k)]
-        if changed and was: self._warn(cb, ', '.join(changed))
-
-@patch
-def _warn(self:Checkpoint, cb, what):
-    self.marks[cb] = {} # once is enough
-    warnings.warn(f"{type(cb).__name__} has no state_dict, but {what} changes: "
-                  f"where the run goes on from {self.path.name}, that starts anew. "
-                  "Define one, or say state_dict = None if nothing is lost")
-
-# %% ../nbs/05b_checkpoints.ipynb #74f59a99
+# %% ../nbs/05b_checkpoints.ipynb #f6716637
 def _names(kinds): # a class of ours may move to another module while a file waits
     return re.sub(r'(?<![\w.])notes\.\w+\.', 'notes.', str(kinds))
 
@@ -315,6 +275,7 @@ def _put_back(self:Checkpoint):
 # %% ../nbs/05b_checkpoints.ipynb #2b4a8fe5
 @patch
 def wrap_dl(self:Checkpoint, dl):
+    "The batches of `dl`; in training with a save, or a way back, before some"
     return self._batches(dl) if self.learn.training else dl
 
 # %% ../nbs/05b_checkpoints.ipynb #5ec0fb53
@@ -324,10 +285,9 @@ def _batches(self:Checkpoint, dl):
     first = self._drop(it)
     if self.state: self._put_back()
     else: self._save(l.epoch, 0)
-    if not self.every: yield from it
     for i,batch in enumerate(it, first+1):
-        yield batch
-        if i%self.every==0 and i!=n: self._save(l.epoch, i) # the next is not drawn yet
+        yield batch # and, when the loop comes back, the next is not drawn yet
+        if self.every and i%self.every==0 and i!=n: self._save(l.epoch, i)
 
 # %% ../nbs/05b_checkpoints.ipynb #cc52ae1c
 @patch
@@ -343,3 +303,48 @@ def after_fit(self:Checkpoint):
     if self.state: return self._put_back()
     self.epoch_rng = get_rng(self.learn.dls)
     self._save(self.learn.n_epochs, None)
+
+# %% ../nbs/05b_checkpoints.ipynb #b86a0e4d
+class _Mark(pickle.Pickler):
+    "A digest of what an object holds, without the parts `own` of the learner"
+    def __init__(self, own):
+        self.own,self.hash = own,hashlib.sha256()
+        super().__init__(SimpleNamespace(write=self.hash.update))
+    def persistent_id(self, o):
+        if isinstance(o, torch.Generator): return o.get_state().tolist()
+        if torch.is_tensor(o): return id(o),o._version
+        return id(o) if id(o) in self.own or isinstance(o, FunctionType) else None
+
+def _marks(cb, own):
+    "Attribute -> digest; None where it has none"
+    def mark(o):
+        m = _Mark(own)
+        with suppress(Exception):
+            m.dump(o)
+            return m.hash.digest()
+    return {k: mark(v) for k,v in vars(cb).items()}
+
+# %% ../nbs/05b_checkpoints.ipynb #3b1c5db5
+def _forgets(cb, end):
+    "Is it worth a look whether `cb` changes? At the end of a fit less than before"
+    if hasattr(cb, 'state_dict') or isinstance(cb, Checkpoint): return False
+    return not (end and (hasattr(cb, 'before_epoch') or hasattr(cb, 'before_fit')))
+
+@patch
+def _watch(self:Checkpoint, end):
+    "Warn of callbacks that have changed since the first save, and can't say how"
+    l = self.learn
+    parts = l,l.opt,l.loss_func,*l.dls,*l.cbs,*l.model.modules()
+    for cb in [cb for cb in l.cbs if _forgets(cb, end)]:
+        now = _marks(cb, {id(o) for o in parts})
+        was = self.marks.setdefault(cb, now)
+        known = [k for k in now if k in was or hasattr(type(cb), k)]
+        changed = [k for k in known if now[k]!=was.get(k)]
+        if changed and was: self._warn(cb, ', '.join(changed))
+
+@patch
+def _warn(self:Checkpoint, cb, what):
+    self.marks[cb] = {} # once is enough
+    warnings.warn(f"{type(cb).__name__} has no state_dict, but {what} changes: "
+                  f"where the run goes on from {self.path.name}, that starts anew. "
+                  "Define one, or say state_dict = None if nothing is lost")

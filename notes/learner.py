@@ -15,7 +15,7 @@ from .training import *
 
 # %% ../nbs/05_learner.ipynb #94d567de
 def _check_events(cls):
-    known = 'after_create',*EVENTS
+    known = 'after_create',*EVENTS # `records`: what two flags were in version 0.1
     if 'records' in vars(cls): raise TypeError("records: say in_trials and in_preds")
     for k in vars(cls):
         if k.startswith(('before_','after_','cleanup_')) and k not in known:
@@ -51,8 +51,8 @@ EVENTS = ('before_fit','before_epoch','before_batch','after_predict','after_loss
 class Callback:
     "A method for each of `EVENTS` that a subclass wants; the `Learner` is `self.learn`"
     order = 0 # Those with a lower one are called first, equal ones as they were given
-    in_trials,in_preds = True,True # Does it take part in `lr_find`, in `get_preds`?
-    restore_first = False # Does it get what was saved before the others' `before_fit`?
+    in_preds,in_trials = True,True # Called in `get_preds` (below), in `lr_find` (05a)?
+    restore_first = False # Does a `Checkpoint` (05b) give it its state before others?
     def __init_subclass__(cls): _check_events(cls)
 
 # %% ../nbs/05_learner.ipynb #e3b5436e
@@ -68,16 +68,17 @@ class Learner:
     ):
         if len(dls)!=2: raise ValueError("dls: two, the second None for no validation")
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
-        self.cbs,self.training,self.metrics,self.asleep,self._on = [],False,{},[],None
+        self.cbs,self.training,self.metrics = [],False,{}
+        self.asleep,self._on = [],None # layers kept in evaluation; an event's methods
         self.add_cbs(cbs)
         self.opt = opt_func(list(model.parameters()), lr=_check_lr(lr))
-    def predict(self): self.pred = self.model(self.xb)
-    def get_loss(self): self.loss = self.loss_func(self.pred, self.yb)
-    def zero_grad(self): self.opt.zero_grad()
-    def backward(self): backprop(self.loss, self.model, self.loss_func)
-    def step(self): self.opt.step()
+    def predict(self): "The batch's predictions"; self.pred = self.model(self.xb)
+    def get_loss(self): "Their loss"; self.loss = self.loss_func(self.pred, self.yb)
+    def zero_grad(self): "Forget old gradients"; self.opt.zero_grad()
+    def backward(self): "The gradients"; backprop(self.loss, self.model, self.loss_func)
+    def step(self): "A step of the optimiser"; self.opt.step()
 
-# %% ../nbs/05_learner.ipynb #7093f377
+# %% ../nbs/05_learner.ipynb #ab1562bb
 @patch
 def add_cbs(self:Learner,
     cbs, # Callbacks
@@ -88,8 +89,6 @@ def add_cbs(self:Learner,
         cb.learn = self
         if hasattr(cb, 'after_create'): cb.after_create()
         self.cbs.append(cb)
-
-# %% ../nbs/05_learner.ipynb #ab1562bb
 @patch
 def set_lr(self:Learner,
     lr:float, # Learning rate
@@ -102,19 +101,51 @@ def set_lr(self:Learner,
 def lr(self:Learner)->float: # The largest of all groups
     "Learning rate"
     return max(g['lr'] for g in self.opt.param_groups)
+
+# %% ../nbs/05_learner.ipynb #38f94ea5
 @patch
 def _mode(self:Learner, training): # parts put into evaluation alone stay there
     if self.model.training:
         self.asleep = [m for m in self.model.modules() if not m.training]
     self.model.train(training)
     for m in self.asleep: m.training = False
+@patch
+@contextmanager
+def _with_cbs(self:Learner, cbs):
+    kept,on,self._on = self.cbs,self._on,None
+    others = [(cb,l) for cb in (*kept,*cbs) # in a fit of another learner just now
+              if (l := getattr(cb, 'learn', None)) and l._on]
+    try:
+        self.cbs = list(kept)
+        self.add_cbs(cbs)
+        for cb in self.cbs: cb.learn = self # some may have joined another since
+        self._listen()
+        yield
+    finally:
+        self.cbs,self._on = kept,on
+        for cb,l in others: cb.learn = l
+@patch
+def _begin(self:Learner, n_epochs, lr):
+    if n_epochs<0: raise ValueError(f"n_epochs={n_epochs}: pass 0 or more")
+    if lr is not None: self.set_lr(lr)
+    self.n_epochs,self.metrics = n_epochs,{}
+    self.first_epoch,self.first_iter,self.resumed = 0,0,False # 05b changes them
+    self._mode(True)
 
 # %% ../nbs/05_learner.ipynb #fe753163
 @patch
+def _listen(self:Learner): # once a fit, not at every batch
+    self.cbs.sort(key=lambda cb: cb.order)
+    self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))]
+                for e in (*EVENTS,'wrap_dl')}
+@patch
 def __call__(self:Learner, event):
     for f in self._on[event]: f()
+
+# %% ../nbs/05_learner.ipynb #f5edf117
 @patch
-def _batch(self:Learner):
+def _batch(self:Learner, batch):
+    self.xb,self.yb = _pair(batch)
     try:
         self('before_batch')
         self.predict();     self('after_predict')
@@ -135,14 +166,14 @@ def _update(self:Learner):
 # %% ../nbs/05_learner.ipynb #337d1b74
 @patch
 def _pass(self:Learner, dl, training):
-    self.training,self.dl,self.iter = training,dl,(self.first_iter if training else 0)-1
+    self.training,self.dl = training,dl
+    self.iter = (self.first_iter if training else 0)-1 # not 0 if resumed (05b)
     if training: self._mode(True)
     for f in self._on['wrap_dl']: dl = f(dl)
     mode = nullcontext() if training else eval_mode(self.model)
     with torch.set_grad_enabled(training), mode:
         for self.iter,batch in enumerate(dl, self.iter+1):
-            self.xb,self.yb = _pair(batch)
-            self._batch()
+            self._batch(batch)
         if self.iter<0: raise ValueError("a loader gave no batches: empty, or used up?")
         if training: self('after_train')
 
@@ -156,32 +187,6 @@ def _epoch(self:Learner):
         self._pass(self.dls[0], True)
         if self.dls[1] is not None: self._pass(self.dls[1], False)
         self('after_epoch')
-
-# %% ../nbs/05_learner.ipynb #9db6c3b2
-@patch
-@contextmanager
-def _with_cbs(self:Learner, cbs):
-    kept,on,self._on = self.cbs,self._on,None
-    others = [(cb,l) for cb in (*kept,*cbs) # in a fit of another learner just now
-              if (l := getattr(cb, 'learn', None)) and l._on]
-    try:
-        self.cbs = list(kept)
-        self.add_cbs(cbs)
-        self.cbs.sort(key=lambda cb: cb.order)
-        for cb in self.cbs: cb.learn = self # some may have joined another since
-        self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))]
-                    for e in (*EVENTS,'wrap_dl')}
-        yield
-    finally:
-        self.cbs,self._on = kept,on
-        for cb,l in others: cb.learn = l
-@patch
-def _begin(self:Learner, n_epochs, lr):
-    if n_epochs<0: raise ValueError(f"n_epochs={n_epochs}: pass 0 or more")
-    if lr is not None: self.set_lr(lr)
-    self.n_epochs,self.metrics = n_epochs,{}
-    self.first_epoch,self.first_iter,self.resumed = 0,0,False # 05b changes them
-    self._mode(True)
 
 # %% ../nbs/05_learner.ipynb #7db26580
 @patch
@@ -280,8 +285,7 @@ def plot(self:Recorder,
     vs = [(r['step'],r['valid_loss']) for r in self.epochs if 'valid_loss' in r]
     if vs: ax.plot(*zip(*vs), 'o--', color='#D55E00', clip_on=False, label='validation')
     ax.set(xlabel='batch', ylabel='loss', xlim=(0,max(n or 0, len(xs), 1)))
-    if losses: ax.legend(fontsize=9)
-    ax.grid(alpha=.3)
+    ax.legend(fontsize=9); ax.grid(alpha=.3)
     return ax
 
 # %% ../nbs/05_learner.ipynb #51129112
@@ -306,7 +310,7 @@ class _Terminal:
         self.shown = len(lines)
     def close(self): self.bar.close()
 
-# %% ../nbs/05_learner.ipynb #2edcc15f
+# %% ../nbs/05_learner.ipynb #e1ab3203
 def _png(rec, n):
     from matplotlib.figure import Figure
     fig,f = Figure(figsize=(6,3), layout='constrained'),io.BytesIO()
@@ -324,16 +328,14 @@ class _Notebook:
         shown = _png(rec, rec.start[0]+self.n),{'text/plain': text}
         for v,o in zip(self.views or (), shown): v.update(o, raw=True)
         self.views = self.views or [show(o, raw=True, display_id=True) for o in shown]
-        now = time.perf_counter()
-        self.next = now + max(.5, 50*(now-start))
+        self.next = time.perf_counter() + max(.5, 50*(time.perf_counter()-start))
     def batch(self):
         if time.perf_counter()>self.next: self.draw()
     epoch,close = batch,draw
-def _in_notebook():
-    ip = sys.modules.get('IPython')
-    return ip is not None and hasattr(ip.get_ipython(), 'kernel')
 
-# %% ../nbs/05_learner.ipynb #b3e46894
+# %% ../nbs/05_learner.ipynb #ee54669d
+def _in_notebook():
+    return hasattr((ip := sys.modules.get('IPython')) and ip.get_ipython(), 'kernel')
 class Progress(Callback):
     "Shows a fit: live plot and table in a notebook, bar or lines elsewhere"
     order,in_trials,in_preds,state_dict = 40,False,False,None
@@ -345,15 +347,13 @@ class Progress(Callback):
         if rec not in self.learn.cbs: raise ValueError("Progress needs a Recorder too")
         view = _Notebook if self.plot and _in_notebook() else _Terminal
         self.view = view(self.learn, rec)
-    def after_batch(self):
-        if self.learn.training: self.view.batch()
+    def after_batch(self): self.learn.training and self.view.batch()
     def after_epoch(self): self.view.epoch()
     def cleanup_fit(self):
         if view := vars(self).pop('view', None): view.close()
 
 # %% ../nbs/05_learner.ipynb #95d9816a
-def default_device(
-)->torch.device: # CUDA where there is one, else Apple's MPS, else the CPU
+def default_device()->torch.device: # CUDA where there is one, else MPS, else the CPU
     "The fastest device that this machine has"
     if torch.cuda.is_available(): return torch.device('cuda')
     return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
