@@ -401,7 +401,7 @@ def broken_states():
     yield 'misses 2.bias', {k: v for k, v in s.items() if k != '2.bias'}
     yield 'has more', {**s, 'more': torch.ones(1)}
     yield r'2.bias has shape \(4,\), and here shape \(3,\)', {**s, '2.bias': torch.ones(4)}
-    yield '2.bias has type float', {**s, '2.bias': 3.}
+    yield '2.bias has float', {**s, '2.bias': 3.}
 
 @pytest.mark.parametrize('says,state', list(broken_states()), ids=range(4))
 def test_weights_that_do_not_fit_change_nothing(says, state):
