@@ -294,9 +294,10 @@ def einsum(
     order,prod = out+''.join(sorted(set(size)-set(out))),None
     for letters,t in zip(ins,ts):
         walk = [sum(s for l,s in zip(letters,t.stride()) if l==o) for o in order]
+        # an axis of size 1 at the end, so that there is always one to sum
         view = t.as_strided([size[o] for o in order]+[1], walk+[0])
         prod = view if prod is None else prod*view
-    return prod.flatten(len(out)).sum(-1, dtype=prod.dtype)  # the 1 at least
+    return prod.flatten(len(out)).sum(-1, dtype=prod.dtype)
 
 # %% ../nbs/01_matmul.ipynb #407225dc
 def matmul_einsum(
