@@ -1,5 +1,5 @@
 "The site in `_docs/`: what its files say, and what a real browser makes of them"
-import functools, http.server, importlib, inspect, json, os, re, shutil, subprocess, sys, threading
+import functools, http.server, importlib, inspect, json, os, re, shutil, subprocess, sys, threading, zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -442,6 +442,27 @@ def test_paper_is_light_and_has_everything(page, host):
             cut: [...document.querySelectorAll('article pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length,
             wide: document.documentElement.scrollWidth} }""")
     assert seen['texts'] > 100 and (seen['faint'], seen['around'], seen['folded'], seen['cut']) == ([], [], 0, 0) and seen['wide'] <= 700
+
+def letters(pdf):
+    "How many glyphs a PDF of Chromium's shows"
+    n = 0
+    for m in re.finditer(rb'stream\r?\n(.*?)\r?\nendstream', pdf, re.S):
+        try: text = zlib.decompress(m[1])
+        except zlib.error: continue
+        n += sum(len(h)//4 for shown in re.findall(rb'\[[^\]]*\]\s*TJ|<[0-9A-Fa-f]+>\s*Tj', text) for h in re.findall(rb'<([0-9A-Fa-f]+)>', shown))
+    return n
+
+@pytest.mark.parametrize('name', [NOTEBOOKS[0], NOTEBOOKS[-1], 'index'])
+def test_what_is_folded_is_printed(page, host, name):
+    "As many letters as with everything opened first: room on the paper is not enough"
+    page.emulate_media(reduced_motion='no-preference')  # the theme fades in what is opened
+    go(page, f'{host}{PREFIX}{name}.html')
+    assert page.locator('article details:not([open])').count()
+    as_it_is = letters(page.pdf())
+    assert page.locator('article details:not([open])').count(), "it is folded again afterwards"
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    page.wait_for_function("() => document.getAnimations().every(a => a.playState !== 'running')")
+    assert as_it_is == letters(page.pdf()) > 500
 
 @pytest.mark.parametrize('width', [390, 1280])
 def test_the_next_section_is_within_reach(page, host, width):

@@ -16,10 +16,12 @@ if (typeof Search !== 'undefined') {
   const { htmlToText } = Search
   Search.htmlToText = (html, anchor) => htmlToText(html, anchor && '#' + CSS.escape(anchor.slice(1))) || htmlToText(html)
 }
-// On paper everything is unfolded, also where the style sheet can't do it
-let folded = []
-addEventListener('beforeprint', () => { folded = [...document.querySelectorAll('details:not([open])')]; folded.forEach(d => { d.open = true }) })
-addEventListener('afterprint', () => folded.forEach(d => { d.open = false }))
+// On paper everything is unfolded: by the style sheet, or here where it can't. Not by both: what is opened now, the theme fades in, and Chromium prints its first moment, an empty room
+if (!CSS.supports('selector(::details-content)')) {
+  let folded = []
+  addEventListener('beforeprint', () => { folded = [...document.querySelectorAll('details:not([open])')]; folded.forEach(d => { d.open = true }) })
+  addEventListener('afterprint', () => folded.forEach(d => { d.open = false }))
+}
 // Links to the section before and the one after, which stay in view on pages of many screens
 addEventListener('DOMContentLoaded', () => {
   const heads = [...document.querySelectorAll('article.bd-article section > h2')]
