@@ -480,8 +480,6 @@ def test_the_next_section_is_within_reach(page, host, width):
         page.wait_for_function("id => Math.abs(document.getElementById(id).getBoundingClientRect().top) < 120", arg=id)
     page.wait_for_function("id => document.querySelector('nav.sections a.up').hash === '#'+id", arg=heads[1])
     assert up.get_attribute('aria-label').startswith('Back to')
-    page.evaluate('scrollTo(0, document.querySelector(".prev-next-area").getBoundingClientRect().bottom + scrollY - innerHeight - 20)')
-    page.wait_for_function("to => document.querySelector('nav.sections a.down').pathname.endsWith(to)", arg=f'{NOTEBOOKS[3]}.html')
     page.evaluate('scrollTo(0, 1e6)')  # at the end nothing is below, and nothing is covered
     page.wait_for_function("() => document.querySelector('nav.sections a.down').hidden")
     nav, end = page.locator('nav.sections').bounding_box(), page.locator('.prev-next-area').bounding_box()

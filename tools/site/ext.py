@@ -91,7 +91,7 @@ def lines(body):
     def split(m):
         out = []
         for l in m[2].removesuffix('\n').split('\n'):
-            n = len(t := re.sub('<[^>]*>', '', l))-len(t.lstrip(' '))
+            n = min(len(t := re.sub('<[^>]*>', '', l))-len(t.lstrip(' ')), 20)  # further in, a phone has no room left
             out.append('<span class="line"'+f' style="--in:{n}"'*bool(n)+f'>{l}\n</span>')
         return m[1]+''.join(out)+'</pre>'
     return re.sub(r'(<div class="highlight"><pre><span></span>)(.*?)</pre>', split, body, flags=re.S)

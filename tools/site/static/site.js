@@ -61,7 +61,7 @@ addEventListener('DOMContentLoaded', () => {
   }
   function update() {
     const tops = heads.map(h => h.getBoundingClientRect().top)
-    const end = scrollY + innerHeight > document.documentElement.scrollHeight - 8
+    const end = scrollY + innerHeight > document.documentElement.scrollHeight - 8 || next && next.getBoundingClientRect().top < innerHeight  // there the page's own link is in sight
     const after = end ? -1 : tops.findIndex(t => t > 120), before = tops.filter(t => t < 20).length - 1
     point(up, before >= 0 ? '#' + heads[before].parentElement.id : tops[0] < 120 && scrollY > 200 ? '#' : '', before >= 0 ? 'Back to: ' + name(heads[before]) : 'Back to the top')
     if (after >= 0) point(down, '#' + heads[after].parentElement.id, 'Next section: ' + name(heads[after]), name(heads[after]))
