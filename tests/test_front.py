@@ -167,6 +167,30 @@ def test_a_finger_draws_and_does_not_scroll(index):
     is_read(index, 1)
     assert index.evaluate('scrollY') == before
 
+def test_a_stroke_is_no_swipe(index):
+    "What the browser would make of a touch on the paper is off, so that the next tap is one"
+    assert index.evaluate("""() => ['touchstart', 'touchmove', 'touchend'].map(kind => {
+        const e = new Event(kind, {bubbles: true, cancelable: true}); document.querySelector('.paper canvas').dispatchEvent(e); return e.defaultPrevented })""") == [True]*3
+
+def test_on_a_phone_the_answer_is_in_sight_where_one_draws(browser, host):
+    context = browser.new_context(viewport={'width': 390, 'height': 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    go(page, f'{host}{PREFIX}index.html')
+    page.wait_for_function("() => document.querySelector('.digits')?.dataset.read")
+    answer, paper = (page.locator(f'.digits {s}').bounding_box() for s in ('.answer', '.paper canvas'))
+    assert answer['y']+answer['height'] <= paper['y'] < answer['y']+answer['height']+24 and paper['y']+paper['height'] < 844, "without scrolling"
+    assert page.locator('.answer').inner_text() == 'Read as 3, >99% sure'
+    page.locator('.clear').tap()
+    page.wait_for_function("() => document.querySelector('.answer').textContent === 'Draw a digit'")
+    buttons = [b.bounding_box()['y'] for b in page.locator('.samples button').all()]
+    assert len(set(buttons)) == 2 and buttons[:5] == [buttons[0]]*5
+    context.close()
+
+def test_paper_shows_a_picture_and_the_map_its_lines(index):
+    index.emulate_media(media='print')
+    assert index.locator('.digits-still img').is_visible() and not index.locator('.digits').is_visible()
+    assert set(index.locator('.series .rail :is(i, b)').evaluate_all('l => l.map(e => getComputedStyle(e).printColorAdjust)')) == {'exact'}
+
 def test_a_pen_draws(index):
     index.locator('.digits .clear').click()
     at, cdp = paper(index), index.context.new_cdp_session(index)

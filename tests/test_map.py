@@ -55,6 +55,7 @@ def test_the_map():
     assert '3 notebooks, about 2 hours' in html and '<a href="00_a.html">00 · A <code>b</code></a><span class="time">90 min</span>' in html
     assert '01 · C &lt;d&gt;' in html and '<p>x &lt; <em>y</em> (<a href="api/c.html"><code>notes.c</code></a>)</p><p class="reaches">9% right</p>' in html
     assert 'stands on <a href="00_a.html">00</a>' in html and html.count('<li>') == 3 and html.count('<b class="needed"') == 1
+    assert 'an order to read them in; each names what it stands on' in html
     assert 'hours' not in seriesmap.chart([heads.stop('00_a', notebook())])  # no heads, no hours
 
 def test_the_page_has_the_map_of_all_notebooks(site):

@@ -36,6 +36,11 @@ def fresh(built, tmp_path_factory):
     sh(*pip, built[0], cwd=d)
     return python
 
+@each
+def test_a_module_can_be_read_at_a_sitting(module):
+    n = len((ROOT/'notes'/f'{module}.py').read_text(encoding='utf-8').splitlines())
+    assert n <= 400, f'notes/{module}.py has {n} lines: 400 are allowed'
+
 def metadata(wheel):
     with zipfile.ZipFile(wheel) as z: return email.message_from_bytes(z.read(next(n for n in z.namelist() if n.endswith('.dist-info/METADATA'))))
 

@@ -1,5 +1,5 @@
 "The site in `_docs/`: what its files say, and what a real browser makes of them"
-import functools, http.server, importlib, inspect, json, os, re, shutil, subprocess, sys, threading
+import functools, http.server, importlib, inspect, json, os, re, shutil, subprocess, sys, threading, zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -443,6 +443,27 @@ def test_paper_is_light_and_has_everything(page, host):
             wide: document.documentElement.scrollWidth} }""")
     assert seen['texts'] > 100 and (seen['faint'], seen['around'], seen['folded'], seen['cut']) == ([], [], 0, 0) and seen['wide'] <= 700
 
+def letters(pdf):
+    "How many glyphs a PDF of Chromium's shows"
+    n = 0
+    for m in re.finditer(rb'stream\r?\n(.*?)\r?\nendstream', pdf, re.S):
+        try: text = zlib.decompress(m[1])
+        except zlib.error: continue
+        n += sum(len(h)//4 for shown in re.findall(rb'\[[^\]]*\]\s*TJ|<[0-9A-Fa-f]+>\s*Tj', text) for h in re.findall(rb'<([0-9A-Fa-f]+)>', shown))
+    return n
+
+@pytest.mark.parametrize('name', [NOTEBOOKS[0], NOTEBOOKS[-1], 'index'])
+def test_what_is_folded_is_printed(page, host, name):
+    "As many letters as with everything opened first: room on the paper is not enough"
+    page.emulate_media(reduced_motion='no-preference')  # the theme fades in what is opened
+    go(page, f'{host}{PREFIX}{name}.html')
+    assert page.locator('article details:not([open])').count()
+    as_it_is = letters(page.pdf())
+    assert page.locator('article details:not([open])').count(), "it is folded again afterwards"
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    page.wait_for_function("() => document.getAnimations().every(a => a.playState !== 'running')")
+    assert as_it_is == letters(page.pdf()) > 500
+
 @pytest.mark.parametrize('width', [390, 1280])
 def test_the_next_section_is_within_reach(page, host, width):
     name = NOTEBOOKS[2]
@@ -459,11 +480,96 @@ def test_the_next_section_is_within_reach(page, host, width):
         page.wait_for_function("id => Math.abs(document.getElementById(id).getBoundingClientRect().top) < 120", arg=id)
     page.wait_for_function("id => document.querySelector('nav.sections a.up').hash === '#'+id", arg=heads[1])
     assert up.get_attribute('aria-label').startswith('Back to')
-    page.evaluate('scrollTo(0, 1e6)')
-    page.wait_for_function("to => document.querySelector('nav.sections a.down').pathname.endsWith(to)", arg=f'{NOTEBOOKS[3]}.html')
+    page.evaluate('scrollTo(0, 1e6)')  # at the end nothing is below, and nothing is covered
+    page.wait_for_function("() => document.querySelector('nav.sections a.down').hidden")
+    nav, end = page.locator('nav.sections').bounding_box(), page.locator('.prev-next-area').bounding_box()
+    assert end['y']+end['height'] <= nav['y'] or end['x']+end['width'] <= nav['x']
     for other in ('404', 'index'):
         go(page, f'{host}{PREFIX}{other}.html')
         assert not page.locator('nav.sections').count(), "a short page needs none, and the first has its own"
+
+# ---- On a phone
+
+@pytest.fixture
+def phone(browser, host):
+    context = browser.new_context(viewport={'width': 390, 'height': 844}, has_touch=True, is_mobile=True, reduced_motion='reduce')
+    context.set_default_timeout(LIMIT)
+    yield context.new_page()
+    context.close()
+
+def test_the_contents_go_when_they_have_been_used(phone, host):
+    go(phone, f'{host}{PREFIX}{NOTEBOOKS[2]}.html')
+    phone.locator('button.secondary-toggle:visible').tap()
+    entry = phone.locator('dialog[open] a[href^="#"]:visible').nth(2)
+    to = entry.get_attribute('href')
+    entry.tap()
+    phone.wait_for_function("() => !document.querySelector('dialog[open]')")
+    assert phone.evaluate('location.hash') == to
+    assert phone.locator('.bd-sidebar-secondary a').count(), "they are there to be opened again"
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_code_is_broken_not_lost(phone, host, name):
+    "No cell scrolls, and what goes on in a new line stands further in than where it began"
+    go(phone, f'{host}{PREFIX}{name}.html')
+    seen = phone.evaluate("""() => { document.querySelectorAll('details').forEach(d => { d.open = true })
+        const code = [...document.querySelectorAll('article .highlight pre')].filter(e => !e.closest('.cell_output'))
+        const long = code.flatMap(e => [...e.querySelectorAll('span.line')]).filter(l => l.textContent.trim().length > 70)
+        const starts = l => { const r = document.createRange(); r.selectNodeContents(l); return [...r.getClientRects()].filter(b => b.width > 1) }
+        return {code: code.length, cut: code.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80)), long: long.length,
+            flush: long.filter(l => { const b = starts(l), left = Math.min(...b.map(r => r.left)); return b.some(r => r.top > b[0].top + 8 && r.left < left + 8) && l.textContent[0] !== ' ' }).map(l => l.textContent).slice(0, 3)} }""")
+    assert seen['code'] > 5 and seen['long'] and not seen['cut'] and not seen['flush'], seen
+
+def test_what_scrolls_sideways_says_so(phone, host):
+    go(phone, f'{host}{PREFIX}{NOTEBOOKS[2]}.html')
+    wide = phone.evaluate("""async () => { const e = document.querySelector('.cell_output pre'); e.textContent = 'M'.repeat(200)
+        dispatchEvent(new Event('resize')); await new Promise(r => setTimeout(r, 600)); e.id = 'wide'
+        return [e.classList.contains('more'), getComputedStyle(e).maskImage.startsWith('linear-gradient')] }""")
+    assert wide == [True, True]
+    phone.evaluate("() => { document.querySelector('#wide').scrollLeft = 1e5 }")
+    phone.wait_for_function("() => !document.querySelector('#wide').classList.contains('more')")
+
+@pytest.mark.parametrize('name', [f'api/{m}' for m in MODULES]+NOTEBOOKS)
+def test_tables_of_heads_and_parameters_fit(phone, host, name):
+    go(phone, f'{host}{PREFIX}{name}.html')
+    wide = phone.evaluate("""() => [...document.querySelectorAll('dl.py table td, table.stands td')].filter(e => e.getClientRects().length)
+        .map(e => [e.getBoundingClientRect().right, e.textContent.slice(0, 60)])""")
+    assert wide or name == 'api/hooks'
+    assert max((w for w, _ in wide), default=0) <= 390, max(wide)
+    if name in NOTEBOOKS: assert phone.locator('table.stands td').evaluate_all('l => l.map(e => e.dataset.head)') == ['stands on', 'builds', 'minutes']
+
+@pytest.mark.parametrize('name', ['index', NOTEBOOKS[2], 'search'])
+def test_a_finger_hits_what_it_aims_at(phone, host, name):
+    go(phone, f'{host}{PREFIX}{name}.html')
+    small = phone.evaluate("""() => [...document.querySelectorAll('.header-article button, .header-article a, .bd-header-article button, .digits button, .copybtn, summary, nav.sections a')]
+        .filter(e => e.getClientRects().length).map(e => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()]).filter(([_, b]) => Math.min(b.width, b.height) < 39.5).map(([e, b]) => `${b.width}x${b.height} ${e}`)""")
+    assert not small, '\n'.join(small)
+
+def test_a_picture_leads_to_its_file(phone, host):
+    for name in NOTEBOOKS:
+        assert all('a' in b['inside'] for b in read(name).blocks if b['tag'] == 'img' and '_images/' in b['attrs']['src']), name
+    go(phone, f'{host}{PREFIX}{NOTEBOOKS[1]}.html')
+    phone.locator('a.picture:visible').first.tap()
+    phone.wait_for_url('**/_images/*.png')
+
+def test_where_a_link_leads_and_pictures_in_the_dark_are_quiet(phone, host):
+    light = "e => { const [r, g, b] = getComputedStyle(e).backgroundColor.match(/[0-9.]+/g).map(Number); return (Math.max(r, g, b) - Math.min(r, g, b))/255 }"
+    phone.emulate_media(color_scheme='dark')
+    go(phone, f'{host}{PREFIX}{NOTEBOOKS[1]}.html#summary')
+    assert 0 < phone.locator('#summary > h2').evaluate(light) < .2
+    assert phone.locator('a.picture img').first.evaluate('e => getComputedStyle(e).filter') == 'brightness(0.8)'
+    phone.emulate_media(color_scheme='light')
+    phone.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
+    assert 0 < phone.locator('#summary > h2').evaluate(light) < .2
+
+def test_what_the_search_shows_of_a_term_is_its_sentence(page, host):
+    go(page, f'{host}{PREFIX}search.html?q=broadcasting')
+    page.wait_for_function("() => document.querySelector('#search-results li p.context')")
+    shown = page.locator('#search-results li p.context').first.inner_text()
+    assert shown.startswith('broadcasting: ') and len(shown.split()) > 8
+    go(page, f'{host}{PREFIX}search.html?q=zebrafish')
+    page.wait_for_function("() => document.querySelector('#search-results .search-summary')?.innerText.startsWith('Nothing in the series')")
+    go(page, f'{host}{PREFIX}search.html?q=resnet')
+    page.wait_for_function("() => document.querySelector('#search-results li a[href*=\"index.html\"]')")
 
 def test_one_search_box_and_navigation(page, host):
     go(page, f'{host}{PREFIX}{NOTEBOOKS[0]}.html')

@@ -71,7 +71,8 @@ def _table(obj, module):
     ret = docs.pop('return', None)
     for n, d in docs.items():  # docments does not see the comment behind **kwargs
         if (m := re.search(rf'(\*\*?{n}),? *# (.+)', inspect.getsource(obj))) and not d.docment: d.docment, d.shown = m[2], m[1]
-    rows = [(f"`{d.get('shown', n)}`", _cell(_type(d.anno)), '' if d.default is empty else f'`{_cell(_default(d.default, module))}`', _cell(d.docment))
+    rows = [(f"`{d.get('shown', n)}`", _cell(_type(d.anno)), '' if d.default is empty else f'<span class="default">`{_cell(_default(d.default, module))}`</span>',
+             f'<span class="meaning">{_cell(d.docment)}</span>' if d.docment else '')
             for n, d in docs.items() if n != 'self']
     full = [i for i, column in enumerate(zip(*rows)) if any(column)]  # names and defaults alone stand in the signature
     line = lambda cells: '| '+' | '.join(cells[i] for i in full)+' |'

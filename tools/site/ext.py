@@ -86,17 +86,42 @@ def link_code(body, doctree, pathto):
     token = re.compile(r'(?<!<span class="o">\.</span>)<span class="n">(%s)</span>(?!<span class="o">=</span>)' % '|'.join(names))
     return token.sub(lambda m: f'<a class="code-link" href="{pathto("api/"+names[m[1]])}#notes.{names[m[1]]}.{m[1]}">{m[0]}</a>', body)
 
+def lines(body):
+    "Each line of code in a span of its own, which knows its indent: a narrow page breaks it there"
+    def split(m):
+        out = []
+        for l in m[2].removesuffix('\n').split('\n'):
+            n = min(len(t := re.sub('<[^>]*>', '', l))-len(t.lstrip(' ')), 20)  # further in, a phone has no room left
+            out.append('<span class="line"'+f' style="--in:{n}"'*bool(n)+f'>{l}\n</span>')
+        return m[1]+''.join(out)+'</pre>'
+    return re.sub(r'(<div class="highlight"><pre><span></span>)(.*?)</pre>', split, body, flags=re.S)
+
+def pictures(body):
+    "Each picture of a cell or of what was measured as a link to its file, where it is as large as it is"
+    def link(m):
+        theme = re.search(r'\bonly-(?:light|dark)\b', m[0])
+        return f'<a class="picture{" "+theme[0] if theme else ""}" href="{m[1]}">{m[0]}</a>'
+    return re.sub(r'<img [^>]*src="([^"]*_images/[^"]+)"[^>]*>', link, body)
+
+def head_table(body):
+    "The head of a notebook: its three cells know what they are, since a narrow page has no room for a row above them"
+    def mark(m):
+        names = iter(('stands on', 'builds', 'minutes'))
+        return '<table class="table stands">'+re.sub('<td>', lambda _: f'<td data-head="{next(names)}">', m[1])+'</table>'
+    return re.sub(r'<table class="table">((?:(?!</table>).)*<p>stands on</p>(?:(?!</table>).)*)</table>', mark, body, count=1, flags=re.S)
+
 def page_context(app, pagename, templatename, context, doctree):
     if pagename == '404':  # served for any address, so its links start at the site's root: /foundation-notes/ on Pages, else /
         base = f'/{api.NAME}/'
         context['metatags'] += (f'<base href="{base}"><script>if(!location.pathname.startsWith("{base}"))document.querySelector("base").setAttribute("href","/");'
             'addEventListener("load",()=>document.querySelectorAll("a[href^=\'#\']").forEach(a=>a.href=location.pathname+a.hash))</script>')
+    if 'body' in context: context['body'] = lines(pictures(context['body']))
     if 'class="series"' in context.get('body', ''): app.add_css_file('map.css')  # the first page
     if 'class="digits"' in context.get('body', ''):
         app.add_css_file('front.css')
         for name in ('digits.js', 'front.js'): app.add_js_file(name, defer='defer')
     if not context.get('sourcename', '').endswith('.ipynb'): return
-    context['body'] = link_code(context['body'], doctree, context['pathto'])
+    context['body'] = head_table(link_code(context['body'], doctree, context['pathto']))
     button = lambda text, url, icon, tip: {'type': 'link', 'text': text, 'url': url, 'icon': icon, 'tooltip': tip}
     colab, nb = f'https://colab.research.google.com/github/{api.OWNER}/{api.NAME}', f'nbs/{pagename}.ipynb'
     buttons = [

@@ -15,10 +15,10 @@ def draw(made):
     samples = ''.join(f'<button type="button" aria-label="Show a {i}">{i}</button>' for i in range(10))
     return f'''## Draw a digit, and a network reads it
 
-Every part of the network that reads it is built in this series, [gradients](02_fully_connected.ipynb), [optimiser](03_minibatch_training.ipynb) and [convolutions](04_convolutions.ipynb), and these parts trained it: no
-autograd, no other library's layers. It reads {right} of ten thousand digits right that it wasn't trained on. Nothing that you draw leaves this page.
+[Gradients](02_fully_connected.ipynb), [optimiser](03_minibatch_training.ipynb), [convolutions](04_convolutions.ipynb): built in this series, and trained by what is built in it, without autograd. It reads {right} of ten thousand new digits right.
 
 ''' + raw(f'''<div class="digits">
+<p class="answer" aria-hidden="true"></p>
 <div class="paper">
 <canvas width="280" height="280" tabindex="0" role="application" aria-label="Paper to draw a digit on" aria-describedby="digits-keys"></canvas><span class="pen"></span>
 <button type="button" class="clear">Clear</button>
@@ -29,14 +29,16 @@ autograd, no other library's layers. It reads {right} of ten thousand digits rig
 <div class="shown"><canvas class="seen" width="28" height="28" role="img" aria-label="The drawing as the network gets it"></canvas><p>What it gets: 28×28 pixels, scaled and centred as those it was trained on.</p></div>
 <p role="status" aria-live="polite"></p>
 </div>
+<p>It always picks one of the ten, whatever you draw. How sure it is, is each digit's share in the softmax of its ten outputs: how far one stands out from the other nine, not whether it is a digit at all. Nothing that you draw leaves this page.</p>
 <p class="keys" id="digits-keys">Draw over it with mouse, finger or pen, or choose a digit from the data. By keyboard, on the paper: arrows draw, with Shift they only move, a figure shows that digit, and Delete clears.</p>
 <details><summary>What the first layer makes of it</summary>
 <p>Each kernel of the first layer, dark where its weights are positive and light where they are negative, and what it finds in the drawing: its feature map.</p>
 <div class="maps" role="img" aria-label="Twenty kernels, and the feature map that each makes of the drawing"></div>
 </details>
 </div>
-<noscript><style>.digits {{ display: none }}</style><figure class="digits-still"><img src="_static/digits.png" width="880" height="520" alt="{STILL}">
-<figcaption>A digit that the network wasn't trained on, how sure it is of each of the ten, and what its first layer sees. With JavaScript, you could draw one here.</figcaption></figure></noscript>''') + '\n'
+<noscript><style>.digits {{ display: none }} .digits-still {{ display: block }}</style></noscript>
+<figure class="digits-still"><img src="_static/digits.png" width="880" height="520" alt="{STILL}">
+<figcaption>A digit that the network wasn't trained on, how sure it is of each of the ten, and what its first layer sees. On the page itself, with JavaScript, one can draw.</figcaption></figure>''') + '\n'
 
 def fill(text):
     "The README's text with this part in the place of its `<!-- draw -->`"

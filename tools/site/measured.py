@@ -10,11 +10,16 @@ INTRO = '''# Measured
 
 > What the series costs and how fast it is, beside what others use
 
-What is compared was measured in one run on one machine: each contestant in turn, round after round after a warm-up, in an order drawn anew for each round, on a fixed number of threads. So a slow moment of the machine falls on all
+'''
+HOW = '''What is compared was measured in one run on one machine: each contestant in turn, round after round after a warm-up, in an order drawn anew for each round, on a fixed number of threads. So a slow moment of the machine falls on all
 of them, and the ratios, taken round by round, are worth more than the seconds; those belong to the machine that is named beside them. Every figure is a median; the
 quartiles say how far the rounds lie apart. No test depends on any of this.
 
 '''
+# What comes first: the median of a ratio, and the words for it, true of any number
+FINDINGS = [('matmul', 'time of three loops over tensors ÷ time of @, 5×784 @ 784×10', 'Three loops over tensors take **{:,.0f} times** as long as `@` for the same product, five images by the weights of ten digits.'),
+            ('step', 'ours, modules ÷ nn modules, batch 1,000', "A training step through our modules, every gradient by hand, takes **{:.2f} times** as long as through PyTorch's, which ask autograd."),
+            ('epoch', 'Learner ÷ bare PyTorch loop', 'An epoch with our `Learner` takes **{:.2f} times** as long as a bare loop in PyTorch.')]
 YOURSELF = '''## Measure it yourself
 
 In a clone of the repository, `make bench` sets up an environment with the other libraries, measures everything there, prints the tables and keeps the figures in `bench/results`, from which `make site` makes this page. One
@@ -53,13 +58,17 @@ def section(name, d):
     out += ['', *(f'**Not measured here:** {k} ({escape(why)}).\n' for k, why in d['missing'].items())]
     if d['ratios']: out += fold(verdict(d['ratios']), table(RATIOS, map(ratio_row, d['ratios'])), *reasons(d, getattr(bench, 'WHY', {})))
     out += fold('All figures', *(table([f'**{group}**', *head[1:]], rows) for group, head, rows in figure_tables(d)))
-    return [*out, f'<p class="about">{escape(about(d))}: <code>{d["command"]}</code></p>', '']
+    return [*out, *fold('The machine and the run', f'<p class="about">{escape(about(d))}: <code>{d["command"]}</code></p>', '')]
+
+def findings(ds):
+    "The three sentences, as far as what they name was measured"
+    return [f'- {text.format(r["median"])}' for name, what, text in FINDINGS for r in ds.get(name, {}).get('ratios', ()) if r['what'] == what]
 
 def page():
     "Markdown of the page"
     ds = results()
     aims = [r for d in ds.values() for r in d['ratios'] if r['met'] is not None]
-    out = [INTRO, *(fold(f'{verdict(aims)}: all of them', table(RATIOS, map(ratio_row, aims))) if aims else ['Nothing has been measured yet.\n'])]
+    out = [INTRO, *findings(ds), '', HOW, *(fold(f'{verdict(aims)}: show all', table(RATIOS, map(ratio_row, aims))) if aims else ['Nothing has been measured yet.\n'])]
     return '\n'.join([*out, *(l for n in NAMES for l in section(n, ds.get(n))), YOURSELF])
 
 def pictures():

@@ -54,7 +54,7 @@ def chart(stops):
         if stands := [f'<a href="{n}.html">{number(n)}</a>' for n in s['stands'] if n in known]: text.append(f'<p class="from">stands on {", ".join(stands)}</p>')
         items.append(f'<li><div class="rail" aria-hidden="true">{rail}</div><div class="stop">{"".join(text)}</div></li>')
     hours = sum(s['minutes'] or 0 for s in stops)/60
-    about = f'<p>{len(stops)} notebooks, about {hours:.0f} hours. The lines lead from what a notebook stands on. On one with an empty dot nothing stands so far: you can leave it out.</p>' if hours else ''
+    about = f'<p>{len(stops)} notebooks, about {hours:.0f} hours, in an order to read them in; each names what it stands on. On one with an empty dot nothing stands so far: you can leave it out.</p>' if hours else ''
     return f'```{{raw}} html\n{about}<ol class="series" role="list" style="--lanes:{lanes}">\n'+'\n'.join(items)+'\n</ol>\n```'
 
 def fill(text, notebooks):

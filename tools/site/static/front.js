@@ -153,6 +153,7 @@ function start(root) {
       li.querySelector('.share').textContent = pixels ? percent(p[i]) : ''
     })
     root.dataset.read = pixels ? order[0] : ''
+    at('.answer').textContent = pixels ? `Read as ${order[0]}, ${percent(p[order[0]])} sure` : 'Draw a digit'
     grey(seen, pixels || new Float32Array(SIZE*SIZE), SIZE, SIZE, 1)
     if (maps.open) showMaps(steps)
     clearTimeout(speaking)  // a screen reader gets what is read when the pen rests
@@ -188,6 +189,8 @@ function start(root) {
     if (!last || !e.isPrimary) return
     for (const m of e.getCoalescedEvents?.().length ? e.getCoalescedEvents() : [e]) { const to = place(m); line(last, to); last = to }
   })
+  // A fast stroke is no swipe: else the browser takes the next tap, on Clear, for the end of one
+  for (const touch of ['touchstart', 'touchmove', 'touchend']) canvas.addEventListener(touch, e => e.preventDefault(), {passive: false})
   for (const end of ['pointerup', 'pointercancel']) canvas.addEventListener(end, () => { last = null })
   // Keys: arrows draw, with Shift they only move; a digit loads one, Delete clears
   canvas.addEventListener('keydown', e => {
