@@ -34,13 +34,13 @@ def count(nb):
     cells = [c.source for c in code_cells(nb)]
     lines = [sum(bool(l.strip()) for l in code_of(s).split('\n')) for s in cells if not folded(s)] or [0]
     defs, text = [n for s in cells for n in definitions(s)], prose(nb)
-    return {'cells': len(cells), 'unfolded': sum(not folded(s) for s in cells), 'median': float(np.median(lines)), 'p90': round(float(np.quantile(lines, .9)), 1),
+    return {'cells': len(cells), 'unfolded': sum(not folded(s) for s in cells), 'lines': sum(lines), 'median': float(np.median(lines)), 'p90': round(float(np.quantile(lines, .9)), 1),
             'words': words(text), 'wide': sum(any(len(l) > WIDTH and 'fig-alt' not in directives(l) for l in s.split('\n')) for s in cells),
             'long': sum(n > LONG for n in defs)/max(len(defs), 1), 'derives': text.count('$$')//2 >= DERIVES}
 
 def minutes(n):
-    "Reading time of a notebook with counts `n`, to five minutes: 200 words a minute, and a quarter of one for each cell in view"
-    return 5*max(1, round((n['words']/200+n['unfolded']/4)/5))
+    "Reading time of a notebook with counts `n`, to five minutes: 150 words of prose a minute, or 15 lines of the code in view"
+    return 5*max(1, round((n['words']/150+n['lines']/15)/5))
 
 def most(name, n):
     "How high the count `name` may be in a notebook with counts `n`"
