@@ -88,8 +88,7 @@ class MSE(Module):
     def bwd(self, g, pred, targ): return mse_grad(g, pred, targ)
 
 # %% ../nbs/02a_modules.ipynb #2da2ef5f
-def _holds_parameters(v, seen):
-    "Is `v` a parameter or a module, or does it hold one, however deep?"
+def _holds_parameters(v, seen): # or is one, however deep
     if isinstance(v, (nn.Parameter,nn.Module,Module)): return True
     holder = isinstance(v, (list,tuple,set,frozenset,dict,deque))
     if not holder or id(v) in seen: return False
@@ -118,21 +117,6 @@ def _check_other(self:Module, name, v):
 def __delattr__(self:Module, name):
     object.__delattr__(self, name)
     vars(self).get('_names', {}).pop(name, None)
-def _once(pairs):
-    "`pairs` of name and object, each object with its first name only"
-    found = {}
-    for k,v in pairs: found.setdefault(id(v), (k,v))
-    return found.values()
-@patch
-def _check_nothing_lost(self:Module):
-    for path,m in self._walk():
-        for k in vars(m).keys()-_FLEETING-vars(m).get('_names', {}).keys():
-            _refuse_lost(path+k, vars(m)[k])
-_FLEETING = {'_saved','_calls','_chosen','_hooks','_grad_hooks','needs_input_grad'}
-@patch
-def __getstate__(self:Module):
-    "What a copy and a pickle get: no kept call, and no hooks"
-    return {k:v for k,v in vars(self).items() if k not in _FLEETING}
 
 # %% ../nbs/02a_modules.ipynb #5b1c02aa
 @patch
@@ -173,6 +157,22 @@ def named_parameters(self:Module)->Iterator: # Pairs of a dotted name and a para
 def parameters(self:Module)->Iterator: # Parameters, in the order of `named_parameters`
     "Every parameter of this module and of those in it, each once"
     for _,p in self.named_parameters(): yield p
+
+# %% ../nbs/02a_modules.ipynb #06e93883
+def _once(pairs): # of name and object: each object with its first name only
+    found = {}
+    for k,v in pairs: found.setdefault(id(v), (k,v))
+    return found.values()
+@patch
+def _check_nothing_lost(self:Module):
+    for path,m in self._walk():
+        for k in vars(m).keys()-_FLEETING-vars(m).get('_names', {}).keys():
+            _refuse_lost(path+k, vars(m)[k])
+_FLEETING = {'_saved','_calls','_chosen','_hooks','_grad_hooks','needs_input_grad'}
+@patch
+def __getstate__(self:Module):
+    "What a copy and a pickle get: no kept call, and no hooks"
+    return {k:v for k,v in vars(self).items() if k not in _FLEETING}
 
 # %% ../nbs/02a_modules.ipynb #4fce9aae
 @patch
