@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager,nullcontext
 from fastcore.basics import patch
-from functools import reduce
-from operator import add
 from torch import Tensor,nn
 from .fully_connected import *
 from .fully_connected import _check_lin_grad
@@ -20,7 +18,6 @@ from .fully_connected import _check_lin_grad
 # %% ../nbs/02a_modules.ipynb #78ce75c8
 def _kind(o): return type(o).__name__
 def _missing(o, k): return NotImplementedError(f"{_kind(o)} must define {k}")
-
 class Module:
     "Part of a network: subclasses write `forward`, and `bwd` for its gradient"
     needs_input_grad = True # What `backward` was told; if False, `bwd` may return None
@@ -34,21 +31,23 @@ def _forward(self:Module, args):
     d = vars(self)
     d.pop('_chosen', None)
     out,saved = self.forward(*args),d.pop('_chosen', args)
-    if d.get('_hooks'): self._tell(args, out) # notes.hooks
+    if d.get('_hooks'): self._tell(args, out) # hooks: notebook 02b
     return out,saved
+
+# %% ../nbs/02a_modules.ipynb #f25ef82e
 @patch
 def _keep(self:Module, saved):
-    "Keep `saved`, and count the calls since the last way back"
     d = vars(self)
-    d['_calls'],d['_saved'] = 1+(d['_calls'] if '_saved' in d else 0),saved
-@contextmanager
-def _going_back(module):
-    "Autograd off; then what was kept is let go, and who waits for gradients is told"
-    d,off = vars(module),torch.no_grad() if torch.is_grad_enabled() else nullcontext()
-    try:
-        with off: yield d['_saved']
-    finally: del d['_saved']
-    if d.get('_grad_hooks'): module._tell_grads() # notes.hooks
+    d['_calls'] = d['_calls']+1 if '_saved' in d else 1 # for an error message
+    d['_saved'] = saved
+@patch
+def __call__(self:Module, *args):
+    "Run `forward`, and keep what `bwd` will need if gradients are on"
+    out,saved = self._forward(args)
+    if torch.is_grad_enabled(): self._keep(saved)
+    return out
+
+# %% ../nbs/02a_modules.ipynb #5f5242e1
 @patch
 def _why_not(self:Module):
     name,calls = _kind(self),vars(self).get('_calls', 0)
@@ -57,13 +56,14 @@ def _why_not(self:Module):
             "two places in the network? Make two that share the weight, b.weight = "
             "a.weight. Only to look, call it under torch.no_grad()")
 
-# %% ../nbs/02a_modules.ipynb #f25ef82e
-@patch
-def __call__(self:Module, *args):
-    "Run `forward`, and keep what `bwd` will need if gradients are on"
-    out,saved = self._forward(args)
-    if torch.is_grad_enabled(): self._keep(saved)
-    return out
+# %% ../nbs/02a_modules.ipynb #f49fa2b3
+@contextmanager
+def _going_back(module):
+    d,off = vars(module),torch.no_grad() if torch.is_grad_enabled() else nullcontext()
+    try:
+        with off: yield d['_saved']
+    finally: del d['_saved']
+    if d.get('_grad_hooks'): module._tell_grads() # hooks: notebook 02b
 
 # %% ../nbs/02a_modules.ipynb #2320f080
 @patch
@@ -82,15 +82,13 @@ class ReLU(Module):
     "Rectified linear unit as a layer"
     def forward(self, x): return relu(x)
     def bwd(self, g, x): return relu_grad(g, x)
-
 class MSE(Module):
     "Mean squared error as a layer: call it with predictions (n, 1) and targets (n,)"
     def forward(self, pred, targ): return mse(pred, targ)
     def bwd(self, g, pred, targ): return mse_grad(g, pred, targ)
 
 # %% ../nbs/02a_modules.ipynb #2da2ef5f
-def _holds_parameters(v, seen):
-    "Is `v` a parameter or a module, or does it hold one, however deep?"
+def _holds_parameters(v, seen): # or is one, however deep
     if isinstance(v, (nn.Parameter,nn.Module,Module)): return True
     holder = isinstance(v, (list,tuple,set,frozenset,dict,deque))
     if not holder or id(v) in seen: return False
@@ -139,15 +137,32 @@ def _own(self:Module, *kinds):
     d = vars(self)
     return [(k,d[k]) for k,kind in d.get('_names', {}).items()
             if kind in kinds and d.get(k) is not None]
-def _once(pairs):
-    "`pairs` of name and object, each object with its first name only"
-    found = {}
-    for k,v in pairs: found.setdefault(id(v), (k,v))
-    return found.values()
+@patch
+def _walk(self:Module, path=''):
+    "Pairs of path and module, from here down; one that has two places comes twice"
+    yield path,self
+    for k,m in self._own('module'): yield from m._walk(f'{path}{k}.')
+
+# %% ../nbs/02a_modules.ipynb #4b77455c
 @patch
 def _all(self:Module, *kinds):
     "Dotted names and values of what is one of `kinds`, here and inside, each once"
     return _once((path+k,v) for path,m in self._walk() for k,v in m._own(*kinds))
+@patch
+def named_parameters(self:Module)->Iterator: # Pairs of a dotted name and a parameter
+    "Every parameter, here and inside, once; `TypeError` where one got lost in a list"
+    self._check_nothing_lost()
+    yield from self._all('parameter')
+@patch
+def parameters(self:Module)->Iterator: # Parameters, in the order of `named_parameters`
+    "Every parameter of this module and of those in it, each once"
+    for _,p in self.named_parameters(): yield p
+
+# %% ../nbs/02a_modules.ipynb #06e93883
+def _once(pairs): # of name and object: each object with its first name only
+    found = {}
+    for k,v in pairs: found.setdefault(id(v), (k,v))
+    return found.values()
 @patch
 def _check_nothing_lost(self:Module):
     for path,m in self._walk():
@@ -158,22 +173,6 @@ _FLEETING = {'_saved','_calls','_chosen','_hooks','_grad_hooks','needs_input_gra
 def __getstate__(self:Module):
     "What a copy and a pickle get: no kept call, and no hooks"
     return {k:v for k,v in vars(self).items() if k not in _FLEETING}
-
-# %% ../nbs/02a_modules.ipynb #4b77455c
-@patch
-def _walk(self:Module, path=''):
-    "Pairs of path and module, from here down; one that has two places comes twice"
-    yield path,self
-    for k,m in self._own('module'): yield from m._walk(f'{path}{k}.')
-@patch
-def named_parameters(self:Module)->Iterator: # Pairs of a dotted name and a parameter
-    "Every parameter, here and inside, once; `TypeError` where one got lost in a list"
-    self._check_nothing_lost()
-    yield from self._all('parameter')
-@patch
-def parameters(self:Module)->Iterator: # Parameters, in the order of `named_parameters`
-    "Every parameter of this module and of those in it, each once"
-    for _,p in self.named_parameters(): yield p
 
 # %% ../nbs/02a_modules.ipynb #4fce9aae
 @patch
@@ -209,7 +208,6 @@ def zero_grad(self:Module):
 
 # %% ../nbs/02a_modules.ipynb #a67b46da
 def _param(t): return nn.Parameter(t, requires_grad=False)
-
 class Linear(Module):
     "`nn.Linear` from scratch, with its own gradient: `x @ weight.t() + bias`"
     def __init__(self,
@@ -235,29 +233,13 @@ def bwd(self:Linear, g, x):
     if self.bias is not None: accumulate_grad(self.bias, g.sum(0))
     return g@self.weight if self.needs_input_grad else None
 
-# %% ../nbs/02a_modules.ipynb #2d67bd50
+# %% ../nbs/02a_modules.ipynb #e9f5c620
 class _Layers(Module):
     def __init__(self,
         *layers): # Modules
-        for i,l in enumerate(layers):
-            if not isinstance(l, Module):
-                raise TypeError(f"layer {i} must be a Module, not {_kind(l)}")
-            setattr(self, str(i), l)
+        _check_layers(layers)
+        for i,l in enumerate(layers): setattr(self, str(i), l)
     def __iter__(self): return iter([l for _,l in self._own('module')])
-    def __len__(self): return len(self._own('module'))
-    def __getitem__(self, i):
-        found = list(self)[i]
-        return type(self)(*found) if isinstance(i, slice) else found
-    def __setitem__(self, i, l): setattr(self, self._own('module')[i][0], l)
-    def _way_back(self):
-        "Layers in reverse, each with whether the gradient of its input is needed"
-        def learns(l): return any(m._own('parameter') for _,m in l._walk())
-        layers,want = [*self],self.needs_input_grad
-        while layers and not want and not learns(layers[0]):
-            for m in layers.pop(0).modules(): vars(m).pop('_saved', None)
-        return [(l, want or i>0) for i,l in enumerate(layers)][::-1]
-
-# %% ../nbs/02a_modules.ipynb #e9f5c620
 class Sequential(_Layers):
     "Layers one after the other, in the order of the forward pass"
     def forward(self, x):
@@ -267,6 +249,27 @@ class Sequential(_Layers):
         for l,input_grad in self._way_back(): g = l.backward(g, input_grad)
         return g
 
+# %% ../nbs/02a_modules.ipynb #2d67bd50
+def _check_layers(layers):
+    bad = [(i,_kind(l)) for i,l in enumerate(layers) if not isinstance(l, Module)]
+    if bad: raise TypeError("layer {} must be a Module, not {}".format(*bad[0]))
+@patch
+def __len__(self:_Layers): return len(self._own('module'))
+@patch
+def __getitem__(self:_Layers, i):
+    found = list(self)[i]
+    return type(self)(*found) if isinstance(i, slice) else found
+@patch
+def __setitem__(self:_Layers, i, l): setattr(self, self._own('module')[i][0], l)
+@patch
+def _way_back(self:_Layers):
+    "Layers in reverse, each with whether the gradient of its input is needed"
+    def learns(l): return any(m._own('parameter') for _,m in l._walk())
+    layers,want = [*self],self.needs_input_grad
+    while layers and not want and not learns(layers[0]):
+        for m in layers.pop(0).modules(): vars(m).pop('_saved', None)
+    return [(l, want or i>0) for i,l in enumerate(layers)][::-1]
+
 # %% ../nbs/02a_modules.ipynb #c626e4d9
 class Sum(_Layers):
     "Branches: each gets the same input; their outputs, of one shape, are added up"
@@ -274,11 +277,10 @@ class Sum(_Layers):
         outs = [l(x) for l in self]
         shapes = [tuple(o.shape) for o in outs]
         if len({*shapes})!=1: raise ValueError(f"branches: not one shape, {shapes}")
-        return reduce(add, outs)
+        return sum(outs[1:], outs[0])
     def bwd(self, g, x):
         gs = [l.backward(g, self.needs_input_grad) for l in self]
-        return reduce(add, gs) if self.needs_input_grad else None
-
+        return sum(gs[1:], gs[0]) if self.needs_input_grad else None
 class Identity(Module):
     "Gives what it gets: the shortcut around other layers"
     def forward(self, x): return x
@@ -311,7 +313,6 @@ def buffers(self:Module)->Iterator: # Buffers, in the order of `named_buffers`
     for _,b in self.named_buffers(): yield b
 def _said(t): return f'shape {tuple(t.shape)}' if isinstance(t, Tensor) else _kind(t)
 def _check_fits(here, saved):
-    "`ValueError` unless the two dictionaries of tensors have the same names and shapes"
     def no(why): raise ValueError(f"these weights are of another model: {why}")
     for what,a,b in (('misses',here,saved),('has',saved,here)):
         if left := a.keys()-b.keys(): no(f"it {what} {', '.join(sorted(left))}")
@@ -349,8 +350,7 @@ def load_state_dict(self:Module,
         for k,t in here.items(): t.copy_(state[k])
 
 # %% ../nbs/02a_modules.ipynb #7bd97d06
-def _moved(t, args, kwargs):
-    "`t` after `to`, with a dtype of its own if it holds whole numbers"
+def _moved(t, args, kwargs): # whole numbers keep their dtype
     if t is None or t.is_floating_point():
         return t if t is None else t.to(*args, **kwargs)
     return t.to(t.new_empty(0).to(*args, **kwargs).device)

@@ -30,7 +30,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'Module: a layer used twice goes through its last call twice': (MO, 'needs_a_call', "finally: del d['_saved']", 'finally: pass'),
     'Module: gradients overwritten': (MO, 'add_up or one_weight', 'p.grad = g if p.grad is None else p.grad+g', 'p.grad = g'),
     'Module: parameters lost in lists of lists': (MO, 'however_deep', 'any(_holds_parameters(o, seen) for o in', 'any(isinstance(o, (nn.Parameter,Module)) for o in'),
-    'Sum: one branch alone goes back': (MO, 'residual', 'return reduce(add, gs) if', 'return gs[0] if'),
+    'Sum: one branch alone goes back': (MO, 'residual', 'return sum(gs[1:], gs[0]) if', 'return gs[0] if'),
     'to: counts become floats': (MO, 'test_to', 'if t is None or t.is_floating_point():', 'if True:'),
     'state_dict: passing buffers too': (MO, 'test_buffers', "(*m._own('parameter'),*m._own('buffer'))", "(*m._own('parameter'),*m._own('buffer', 'passing buffer'))"),
     'hooks: a shared gradient is told half': (('hooks', 'test_modules.py'), 'complete', "if m is not self and any('_saved' in", "if False and any('_saved' in"),
