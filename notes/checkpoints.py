@@ -102,6 +102,7 @@ def _sealed(f):
 
 # %% ../nbs/05b_checkpoints.ipynb #4b7fe016
 _OLD,_NEW = 'notes.learner 1','notes.learner 2' # without a digest; with one
+def _is_old(s): return isinstance(s, dict) and s.get('format')==_OLD
 
 def _no(path, why):
     prev = _previous(path)
@@ -134,10 +135,10 @@ def load_checkpoint(
     path = _file(path)
     if not path.exists() and _previous(path).exists(): path = _previous(path)
     if not path.exists(): raise FileNotFoundError(f"no checkpoint {path}")
-    with open(path, 'rb') as f: whole = _sealed(f)
+    with open(path, 'rb') as f: whole = _sealed(f) # None: without a digest
     if whole is False: raise _no(path, "is damaged")
     state = _read(path, whole)
-    if whole or isinstance(state, dict) and state.get('format')==_OLD: return state
+    if whole or _is_old(state): return state # old ones had no digest
     raise _no(path, "has no digest: was not written by save_checkpoint or is damaged")
 
 # %% ../nbs/05b_checkpoints.ipynb #179d22b2
@@ -148,6 +149,11 @@ def _check_every(n):
 def _check_alone(cbs):
     if any(isinstance(cb, Checkpoint) for cb in cbs):
         raise ValueError("there is a Checkpoint already")
+
+def _check_dropped(n, first, path):
+    if n==first: return first
+    raise ValueError(f"the loader gave fewer than the {first} batches that were done "
+                     f"when {path} was written")
 
 def _opt_state(opt):
     if hasattr(opt, 'load_state_dict') and hasattr(opt, 'state_dict'):
@@ -186,9 +192,9 @@ def load_state_dict(self:Recorder,
 @patch
 def _save(self:Checkpoint, epoch, i):
     l = self.learn
-    self._watch(i is None)
+    self._watch(i is None) # the warning below
     save_checkpoint(self.path, dict(
-        format=_NEW, run=self._run(), epoch=epoch, iter=i,
+        **self._head(), epoch=epoch, iter=i,
         rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
         model=l.model.state_dict(), opt=_opt_state(l.opt),
         cbs=[cb.state_dict() for cb in self._stateful()]))
@@ -205,6 +211,12 @@ def _run(self:Checkpoint):
     return dict(optimiser=_kind(self.learn.opt),
                 batches=operator.length_hint(self.learn.dls[0]),
                 callbacks=[_kind(cb) for cb in self._stateful()])
+
+@patch
+def _head(self:Checkpoint): return dict(format=_NEW, run=self._run())
+
+def _rng_is_right(s): # an old file's, of an epoch's start, is from after the shuffling
+    return not (_is_old(s) and s['iter']==0)
 
 # %% ../nbs/05b_checkpoints.ipynb #f6716637
 def _names(kinds): # a class of ours may move to another module while a file waits
@@ -257,20 +269,9 @@ def _load(self:Checkpoint, s):
 def before_epoch(self:Checkpoint):
     l,s = self.learn,self.state
     if s: set_rng(s['epoch_rng'], l.dls)
-    if s and s['iter'] is None: self._put_back() # another's `before_fit` may start anew
+    if s and s['iter'] is None: self._put_back() # from a fit's end
     elif s: l.first_iter = s['iter']
     self.epoch_rng = get_rng(l.dls)
-
-# %% ../nbs/05b_checkpoints.ipynb #be03bb04
-@patch
-def _put_back(self:Checkpoint):
-    l,s = self.learn,copy.deepcopy(self.state)
-    self.state = None
-    l.opt.load_state_dict(s['opt'])
-    l.model.load_state_dict(s['model'])
-    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)
-    if s['format']==_NEW or s['iter']!=0: # an old file's are from after the shuffling
-        set_rng(s['rng'], l.dls)
 
 # %% ../nbs/05b_checkpoints.ipynb #2b4a8fe5
 @patch
@@ -293,9 +294,18 @@ def _batches(self:Checkpoint, dl):
 @patch
 def _drop(self:Checkpoint, it):
     first,self.learn.first_iter = self.learn.first_iter,0
-    if sum(1 for _ in islice(it, first))==first: return first
-    raise ValueError(f"the loader gave fewer than the {first} batches that were done "
-                     f"when {self.path} was written")
+    dropped = sum(1 for _ in islice(it, first)) # drawn, counted, and no more
+    return _check_dropped(dropped, first, self.path)
+
+# %% ../nbs/05b_checkpoints.ipynb #be03bb04
+@patch
+def _put_back(self:Checkpoint):
+    l,s = self.learn,copy.deepcopy(self.state)
+    self.state = None
+    l.opt.load_state_dict(s['opt'])
+    l.model.load_state_dict(s['model'])
+    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)
+    if _rng_is_right(s): set_rng(s['rng'], l.dls)
 
 # %% ../nbs/05b_checkpoints.ipynb #524996b4
 @patch

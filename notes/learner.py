@@ -32,6 +32,12 @@ def _check_names(fs):
     taken = {'epoch','step','train_loss','valid_loss'} & {*fs}
     if taken: raise ValueError(f"{', '.join(sorted(taken))}: taken; choose another")
     return fs
+def _check_dl(dl):
+    if dl is None: raise ValueError("no loader for validation: pass dl")
+    return dl
+def _check_got(got):
+    if not got: raise ValueError("every batch was cancelled: there are no predictions")
+    return got
 def _pair(batch):
     match batch:
         case xb,yb: return xb,yb
@@ -224,8 +230,9 @@ class Metrics(Callback):
     def before_epoch(self): self.rows = []
     def after_batch(self):
         l = self.learn
-        values = (f(l.pred, l.yb) for f in self.fs.values())
-        if not l.training: self.rows.append([len(l.xb), l.loss, *values])
+        if l.training: return
+        values = [f(l.pred, l.yb) for f in self.fs.values()]
+        self.rows.append([len(l.xb), l.loss, *values])
     def after_epoch(self):
         n,*columns = zip(*self.rows) if self.rows else [()]
         means = zip(('valid_loss',*self.fs), columns)
@@ -382,19 +389,22 @@ def default_cbs(
     return [Device(), Metrics(**kwargs), Recorder(), Progress(plot)]
 
 # %% ../nbs/05_learner.ipynb #37a037e5
+class _Collect(Callback):
+    order = 1000 # after those that change the prediction
+    def __init__(self): self.got = []
+    def after_predict(self): self.got.append((self.learn.pred,self.learn.yb))
+
 @patch
 def get_preds(self:Learner,
     dl=None, # Loader; the one for validation if not given
     cbs=(), # Callbacks for this pass only
 )->tuple: # Predictions and targets, in the loader's order
     "What the model predicts for every item; of the callbacks, those with `in_preds`"
-    if dl is None: dl = self.dls[1]
-    if dl is None: raise ValueError("no loader for validation: pass dl")
-    kept,got,last = dict(vars(self)),[],Callback()
-    last.order,last.after_predict = 1000,lambda: got.append((self.pred,self.yb))
+    dl = _check_dl(self.dls[1] if dl is None else dl)
+    kept,last = dict(vars(self)),_Collect()
     self.cbs = [cb for cb in self.cbs if cb.in_preds]
     try:
         with self._with_cbs([*cbs, last]): self._pass(dl, False)
     finally: vars(self).update(kept)
-    if not got: raise ValueError("every batch was cancelled: there are no predictions")
-    return tuple(torch.cat(ts) for ts in zip(*got))
+    preds,targs = zip(*_check_got(last.got))
+    return torch.cat(preds),torch.cat(targs)

@@ -97,7 +97,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'loop: order ignored': (LE, 'order', 'self.cbs.sort(key=lambda cb: cb.order)', 'pass'),
     'loop: no clean-up after an exception': (LE, 'reaches_the_caller', "stack.callback(cb.cleanup_fit)", "pass"),
     'resume: weights and no random numbers': (CK, 'interrupted_and_resumed', "set_rng(s['rng'], l.dls)", "pass"),
-    'resume: saved when the batch was drawn': (CK, 'noise_in_the_dataset', "        yield batch\n        if i%self.every==0 and i!=n: self._save(l.epoch, i)", "        if i>1 and (i-1)%self.every==0: self._save(l.epoch, i-1)\n        yield batch"),
+    'resume: saved when the batch was drawn': (CK, 'noise_in_the_dataset', "        yield batch # and, when the loop comes back, the next is not drawn yet\n        if self.every and i%self.every==0 and i!=n: self._save(l.epoch, i)", "        if self.every and i>1 and (i-1)%self.every==0: self._save(l.epoch, i-1)\n        yield batch"),
     'resume: shuffled anew': (CK, 'interrupted_and_resumed', "if s: set_rng(s['epoch_rng'], l.dls)", "if s: pass"),
     'resume: no optimiser': (CK, 'starts_anew', "    self.state = None\n    l.opt.load_state_dict(s['opt'])\n", "    self.state = None\n"),
     'resume: what others did before the fit stays': (CK, 'starts_anew', "    if self.state: return self._put_back()\n", "    if self.state: return\n"),
