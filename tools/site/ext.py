@@ -87,11 +87,12 @@ def link_code(body, doctree, pathto):
     return token.sub(lambda m: f'<a class="code-link" href="{pathto("api/"+names[m[1]])}#notes.{names[m[1]]}.{m[1]}">{m[0]}</a>', body)
 
 def lines(body):
-    "Each line of code in a span of its own, which knows its indent: a narrow page breaks it there"
+    "Each line of code in a span of its own, which knows its indent: a narrow page breaks it behind a bracket or a comma, and before a dot"
     def split(m):
         out = []
         for l in m[2].removesuffix('\n').split('\n'):
             n = min(len(t := re.sub('<[^>]*>', '', l))-len(t.lstrip(' ')), 20)  # further in, a phone has no room left
+            l = re.sub(r'(?<=<span class="p">)[^<]*</span>(?=.)', r'\g<0><wbr>', l).replace('<span class="o">.</span>', '<wbr><span class="o">.</span>')
             out.append('<span class="line"'+f' style="--in:{n}"'*bool(n)+f'>{l}\n</span>')
         return m[1]+''.join(out)+'</pre>'
     return re.sub(r'(<div class="highlight"><pre><span></span>)(.*?)</pre>', split, body, flags=re.S)

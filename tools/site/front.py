@@ -30,9 +30,9 @@ def draw(made):
 <p role="status" aria-live="polite"></p>
 </div>
 <p>It always picks one of the ten, whatever you draw. How sure it is, is each digit's share in the softmax of its ten outputs: how far one stands out from the other nine, not whether it is a digit at all. Nothing that you draw leaves this page.</p>
-<p class="keys" id="digits-keys">Draw over it with mouse, finger or pen, or choose a digit from the data. By keyboard, on the paper: arrows draw, with Shift they only move, a figure shows that digit, and Delete clears.</p>
+<p class="keys" id="digits-keys">Draw over it with mouse, finger or pen; the buttons 0 to 9 show digits from the data. <span class="keyboard">By keyboard, on the paper: arrows draw, with Shift they only move, a figure shows that digit, and Delete clears.</span></p>
 <details><summary>What the first layer makes of it</summary>
-<p>Each kernel of the first layer, dark where its weights are positive and light where they are negative, and what it finds in the drawing: its feature map.</p>
+<p>Each kernel of the first layer, like ink where its weights are positive and like paper where they are negative, and what it finds in the drawing: its feature map.</p>
 <div class="maps" role="img" aria-label="Twenty kernels, and the feature map that each makes of the drawing"></div>
 </details>
 </div>
