@@ -452,7 +452,7 @@ def letters(pdf):
         n += sum(len(h)//4 for shown in re.findall(rb'\[[^\]]*\]\s*TJ|<[0-9A-Fa-f]+>\s*Tj', text) for h in re.findall(rb'<([0-9A-Fa-f]+)>', shown))
     return n
 
-@pytest.mark.parametrize('name', [NOTEBOOKS[0], NOTEBOOKS[-1], 'index'])
+@pytest.mark.parametrize('name', [NOTEBOOKS[0], '04_convolutions', NOTEBOOKS[-1], 'index'])
 def test_what_is_folded_is_printed(page, host, name):
     "As many letters as with everything opened first: room on the paper is not enough"
     page.emulate_media(reduced_motion='no-preference')  # the theme fades in what is opened
