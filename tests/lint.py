@@ -7,6 +7,7 @@ from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 import count, repository
 from directives import code_of, directives, passed_over, rewritten
+from heads import head as read_head
 from outputs import PICTURES, VARIES, varies
 from project import read
 from run import dress
@@ -122,22 +123,16 @@ def reach(nb, path):
         if text.count('{}') != 1: yield f"{where(i, c)}: `#| reaches: {text}` needs one {{}}, in whose place the result comes"
         if not any('text/plain' in o.get('data', {}) for o in c['outputs']): yield f"{where(i, c)}: `#| reaches`, and the cell shows no result"
 
-HEAD = '| stands on | builds | minutes |\n|---|---|---|\n'
-
 def heads(nb, path):
     "The first cell of prose says what the notebook stands on, what it builds and how long it takes; the summary ends with what comes next"
     series = sorted(p.name for p in path.parent.glob('[0-9]*.ipynb'))
     first = next((c for _, c in cells(nb, 'markdown')[1:]), {'source': ''})
-    row = re.search(re.escape(HEAD)+r'\|(.+)\|(.+)\| *(\d+) *\|[ \t]*$', first['source'], re.M)
-    if not row: yield f"the first cell of prose should hold the table\n{HEAD}and a row for it, the minutes being a number"
+    if not (head := read_head({'cells': [first]})):
+        yield "the first cell of prose should hold the table of tools/heads.py: links to notebooks or 'nothing', what it builds, and minutes in digits"
     else:
-        on, builds, minutes = row.groups()
-        names = re.findall(r'\]\((\w+\.ipynb)\)', on)
-        if not names and on.strip() != 'nothing': yield f"it stands on {on.strip()!r}: link the notebooks, or say: nothing"
-        for n in names:
-            if n >= path.name or not (path.parent/n).is_file(): yield f"it stands on {n}, which is no notebook before it"
-        if not builds.strip(): yield "it builds nothing?"
-        if int(minutes) != (m := count.minutes(count.count(nb))): yield f"its head says {minutes} minutes, and tools/count.py {m}"
+        for n in head['stands']:
+            if f'{n}.ipynb' >= path.name or not (path.parent/f'{n}.ipynb').is_file(): yield f"it stands on {n}, which is no notebook before it"
+        if head['minutes'] != (m := count.minutes(count.count(nb))): yield f"its head says {head['minutes']} minutes, and tools/count.py {m}"
     later = [n for n in series if n > path.name]
     coming = later[:1]+[n for n in later if not re.match(r'\d+[a-z]', n)][:1]  # a side road may be passed by
     summary = re.search(r'^## Summary\n(.*?)(?=^## |\Z)', '\n\n'.join(c['source'] for _, c in cells(nb, 'markdown')), re.S | re.M)

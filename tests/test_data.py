@@ -511,9 +511,9 @@ def test_packaged_file_damaged(tmp_path, damage, monkeypatch):
     f.write_bytes(damage((ROOT/'notes'/'mnist.npz').read_bytes()))
     monkeypatch.setattr(data, 'find_spec', lambda _: type('Spec', (), dict(origin=str(tmp_path/'data.py'))))
     monkeypatch.setattr(data.np, 'load', None)
-    with pytest.raises(DataError, match='mnist.npz is damaged. Install foundation-notes again'): data.get_data()
+    with pytest.raises(DataError, match='mnist.npz is damaged. Install it again'): data.get_data()
     f.unlink()
-    with pytest.raises(DataError, match="can't be read.*Install foundation-notes again") as e: data.get_data()
+    with pytest.raises(DataError, match="can't be read.*Install it again") as e: data.get_data()
     assert f"{tmp_path} shadows the installed package: rename it" in str(e.value)
 
 LATE = """

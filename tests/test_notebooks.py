@@ -330,8 +330,9 @@ def change_number(text):
 
 # The rules can fail -------------------------------------------------------------------------------------------------------
 
+HEAD = '| stands on | builds | minutes |\n|---|---|---|\n'
 GOOD = [('markdown', '# Title\n\n> One promise'), ('code', '#| default_exp x'),
-        ('markdown', f'It stands on $a_b$ and costs \\$5. See [below](#more-of-it).\n\n{lint.HEAD}| [00_exports](00_exports.ipynb) | `f` | 5 |'), ('code', lint.HIDDEN), ('markdown', '## More of it\n\nA 5×784 matrix, three times; `3 ms` is code.'), ('code', '#| export\nimport math'),
+        ('markdown', f'It stands on $a_b$ and costs \\$5. See [below](#more-of-it).\n\n{HEAD}| [00_exports](00_exports.ipynb) | `f` | 5 |'), ('code', lint.HIDDEN), ('markdown', '## More of it\n\nA 5×784 matrix, three times; `3 ms` is code.'), ('code', '#| export\nimport math'),
         ('code', '#| export\ndef f(x): return x.squeeze(-1)'), ('markdown', '## Summary\n\n- Done\n- Next, [00a_data](00a_data.ipynb): more'),
         ('markdown', '## Questions\n\n<details><summary>Why?</summary>\n\nSo:\n\n```python\nassert f(1)\n```\n\n</details>'), ('markdown', '## Further reading')]
 
@@ -416,7 +417,7 @@ def test_bad_reaches_are_caught():
     assert found(nb) == {'reach'}
 
 @pytest.mark.parametrize('old,new', [('| 5 |', '| 10 |'), ('| 5 |', '| five |'), (' minutes |', ' time |'), ('[00_exports](00_exports.ipynb)', 'the first'), ('(00_exports.ipynb)', '(05_learner.ipynb)'),
-                                     ('(00_exports.ipynb)', '(00_none.ipynb)'), ('| `f` |', '| |'), (lint.HEAD, lint.HEAD+'\n'), ('- Next, [00a_data](00a_data.ipynb)', '- Next, the data'),
+                                     ('(00_exports.ipynb)', '(00_none.ipynb)'), ('| `f` |', '| |'), (HEAD, HEAD+'\n'), ('- Next, [00a_data](00a_data.ipynb)', '- Next, the data'),
                                      ('- Next, [00a_data](00a_data.ipynb): more', '- Next, [00a_data](00a_data.ipynb)\n- More'), ('(00a_data.ipynb)', '(02_fully_connected.ipynb)')])
 def test_bad_heads_are_caught(old, new):
     nb = made()

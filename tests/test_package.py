@@ -36,6 +36,12 @@ def fresh(built, tmp_path_factory):
     sh(*pip, built[0], cwd=d)
     return python
 
+def test_other_torches_are_tried_on_every_module():
+    "The workflow names its files one by one, since some tests want the pinned torch"
+    named = (ROOT/'.github'/'workflows'/'test.yaml').read_text(encoding='utf-8')
+    own = [p.name for p in (ROOT/'tests').glob('test_*.py') if p.stem[5:] in MODULES]
+    assert len(own) > 9 and [n for n in own if f'tests/{n}' not in named] == []
+
 @each
 def test_a_module_can_be_read_at_a_sitting(module):
     "Lines of ours: the marks that nbdev writes above each cell are not"

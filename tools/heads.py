@@ -19,8 +19,10 @@ def head(nb):
     found = next((m for c in nb['cells'][:8] if c['cell_type'] == 'markdown' and (m := _table.search(_source(c)))), None)
     if not found: return None
     row = [s.strip() for s in re.split(r'(?<!\\)\|', found[1])]
-    if len(row) != 3 or not row[2].isdigit(): return None
-    return {'stands': re.findall(r'\]\((\w+)\.ipynb\)', row[0]), 'builds': row[1].replace(r'\|', '|'), 'minutes': int(row[2])}
+    if len(row) != 3 or not row[1] or not row[2].isdigit(): return None
+    stands = re.findall(r'\]\((\w+)\.ipynb\)', row[0])
+    if not stands and row[0] != 'nothing': return None
+    return {'stands': stands, 'builds': row[1].replace(r'\|', '|'), 'minutes': int(row[2])}
 
 def result(cell):
     "The text that a cell shows, as stored; a string without its quotes"
