@@ -419,6 +419,7 @@ def test_code_is_not_cut_off(page, host, name):
     cut = """() => { document.querySelectorAll('details').forEach(d => { d.open = true })
         return [...document.querySelectorAll('article .highlight pre')].filter(e => e.scrollWidth > e.clientWidth && e.textContent.split('\\n').every(l => l.length <= 88)).map(e => e.textContent.slice(0, 200)) }"""
     assert page.evaluate(cut) == []
+    assert page.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('.bd-sidebar-secondary'))"), "a title is cut off in the list of contents"
     long = "n => { const p = document.querySelector('div.cell_input pre'); p.textContent = 'M'.repeat(n); return p.scrollWidth <= p.clientWidth }"
     assert [page.evaluate(long, n) for n in (88, 120)] == [True, False]
     resize(page, 1600, 900)
