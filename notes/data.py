@@ -207,8 +207,8 @@ _OFFLINE = "Or call get_data() without an address: the digits ship with the pack
 
 def _intact(path):
     "The bytes of the package's archive at `path`, or `DataError`"
-    fix = ("Install it again, `pip install --force-reinstall --no-deps .` in a clone or "
-           f"with a wheel. If that doesn't help, {path.parent} shadows the "
+    fix = ("Install it again, `pip install --force-reinstall --no-deps .` in a clone, "
+           f"or a wheel. If that doesn't help, {path.parent} shadows the "
            "installed package: rename it, or work elsewhere")
     try: raw = path.read_bytes()
     except OSError as e:
