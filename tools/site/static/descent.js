@@ -4,7 +4,7 @@ const STEPS = 60, EPS = 1e-8, COS = Math.cos(Math.PI/6), SIN = .5
 
 // `view`: the left and the lower edge of the picture, and its width; it is 5 wide and 4 high
 const SURFACES = {
-  valley: {start: [-4, 2.5], view: [-5.75, -4.85, 11.5], tick: 2, lowest: [[0, 0]], levels: k => 1.5*k*k, n: 16,
+  valley: {start: [-4, 2.5], view: [-5.75, -5.2, 11.5], tick: 2, lowest: [[0, 0]], levels: k => 1.5*k*k, n: 16,
     f([x, y]) { const u = COS*x+SIN*y, v = COS*y-SIN*x; return .5*(u*u+20*v*v) },
     grad([x, y]) { const u = COS*x+SIN*y, v = 20*(COS*y-SIN*x); return [COS*u-SIN*v, SIN*u+COS*v] }},
   saddle: {start: [-2, .01], view: [-2.5, -1.75, 4.75], tick: 1, lowest: [[0, -1], [0, 1]], levels: k => k*k/36-.25, n: 16,
@@ -76,7 +76,14 @@ const number = v => {
     const [m, e] = v.toExponential(1).split('e')
     return `${m}·10${[...String(+e)].map(c => c == '-' ? '⁻' : '⁰¹²³⁴⁵⁶⁷⁸⁹'[c]).join('')}`.replace('-', '−')
   }
-  return (Math.abs(v) < 1 ? v.toFixed(3) : String(+v.toPrecision(3))).replace('-', '−')
+  return (Math.abs(v) < 1000 ? v && v.toPrecision(3) : v.toFixed(0)).toString().replace('-', '−')
+}
+const places = p => p.map(v => v.toFixed(2).replace(/^-(?!0\.00)/, '−').replace('-', '')).join(', ')
+
+// The round number next to a power of ten: 0.06, 0.09, 0.1, 0.11
+function rate(power) {
+  const e = Math.floor(power+1e-9), m = 10**(power-e), round = m < 2 ? .1 : m < 5 ? .2 : .5
+  return +(Math.round(m/round)*round*10**e).toPrecision(2)
 }
 
 function start(root) {
@@ -119,25 +126,26 @@ function start(root) {
     for (let v = Math.ceil(b/tick)*tick; v < b+w*HIGH/WIDE; v += tick) if (v > b+w/20) number(v, 7, width*(HIGH/WIDE-(v-b)/w)+4, 'start')
   }
   function compute() {
-    const lr = +(10**slider.rate.value).toPrecision(2), momentum = +slider.momentum.value, s = SURFACES[surface]
+    const lr = rate(+slider.rate.value), momentum = +slider.momentum.value, s = SURFACES[surface]
     paths = Object.fromEntries(NAMES.map(n => [n, path(n, surface, {lr, momentum}).map(p => ({p, at: place(s, p)}))]))
     for (const [name, v] of [['rate', String(lr)], ['momentum', momentum.toFixed(2)]]) {
       slider[name].setAttribute('aria-valuetext', v)
       at(`output[for$=${name}]`).textContent = v
     }
   }
-  // How far a path is drawn: to where it is, or to the step at which it left for good
+  // The step at which a path that is outside left, and how far it is drawn: some way across, not all that it does out there
   function reached(points) {
-    let k = Math.floor(time), left = 0
-    if (!inside(points[k].at)) {
-      while (k > 0 && !inside(points[k-1].at)) k--
-      left = k
-    }
-    return {left, end: left || time}
+    const step = Math.floor(time), close = p => Math.hypot(p[0]-.5, p[1]-.4) < 1.2
+    let left = step
+    if (inside(points[step].at)) return {left: 0, end: time}
+    while (!inside(points[left-1].at)) left--
+    let end = left
+    while (end < step && close(points[end].at)) end++
+    return {left, end}
   }
   function between(points, t) {
     const k = Math.floor(t), a = points[k].at, b = points[k+1]?.at
-    return k == t || !b || !b.every(Number.isFinite) ? a : a.map((v, i) => v+(t-k)*(b[i]-v))
+    return k == t || !b ? a : a.map((v, i) => v+(t-k)*(b[i]-v))
   }
   // Far points come nearer, on the line from the middle: a browser can't draw 10²⁰
   function near(p) {
@@ -159,13 +167,13 @@ function start(root) {
       for (const g of [drawn[n], labels[n]]) g.style.display = on ? '' : 'none'
       row.classList.toggle('off', !on)
       row.querySelector('.loss').textContent = number(loss(surface, p))
-      row.querySelector('.where').textContent = left ? `left the picture at step ${left}` : `at (${p.map(v => v.toFixed(2).replace('-', '−')).join(', ')})`
+      row.querySelector('.where').textContent = left ? `left the picture at step ${left}` : `at (${places(p)})`
       row.querySelector('.where').classList.toggle('left', !!left)
       if (!on) continue
-      const trail = [...points.slice(0, Math.floor(end)+1).map(q => q.at), ...(left ? [] : [between(points, end)])].map(q => near(q).map(v => v.toFixed(1)).join(' '))
+      const tip = between(points, end), trail = [...points.slice(0, Math.floor(end)+1).map(q => q.at), tip].filter(q => q.every(Number.isFinite)).map(q => near(q).map(v => v.toFixed(1)).join(' '))
       drawn[n].children[0].setAttribute('d', 'M'+trail.join('L'))
       drawn[n].children[1].setAttribute('d', trail.slice(0, Math.floor(end)+1).map(q => `M${q}h0`).join(''))
-      heads[n] = {left, at: (left ? edge(points[left-1].at, points[left].at) : between(points, end)).map(v => v*width)}
+      heads[n] = {left, at: (left ? edge(points[left-1].at, points[left].at) : inside(tip) ? tip : edge(points[step].at, tip)).map(v => v*width)}
       const [x, y] = heads[n].at
       taken.push([x-7, y-7, x+7, y+7])
     }
