@@ -4,7 +4,7 @@ const STEPS = 60, EPS = 1e-8, COS = Math.cos(Math.PI/6), SIN = .5
 
 // `view`: the left and the lower edge of the picture, and its width; it is 5 wide and 4 high
 const SURFACES = {
-  valley: {start: [-4, 2.5], view: [-5.75, -5.2, 11.5], tick: 2, lowest: [[0, 0]], levels: k => 1.5*k*k, n: 16,
+  valley: {start: [-4, 2.5], view: [-5.75, -5.5, 11.5], tick: 2, lowest: [[0, 0]], levels: k => 1.5*k*k, n: 16,
     f([x, y]) { const u = COS*x+SIN*y, v = COS*y-SIN*x; return .5*(u*u+20*v*v) },
     grad([x, y]) { const u = COS*x+SIN*y, v = 20*(COS*y-SIN*x); return [COS*u-SIN*v, SIN*u+COS*v] }},
   saddle: {start: [-2, .01], view: [-2.5, -1.75, 4.75], tick: 1, lowest: [[0, -1], [0, 1]], levels: k => k*k/36-.25, n: 16,
