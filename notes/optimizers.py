@@ -98,7 +98,7 @@ class RMSProp(Optimizer):
 def update(self:RMSProp, p, state, lr, alpha, eps, weight_decay, momentum, centered):
     g,s = _with_l2(p, weight_decay),_average(p, state, 'square_avg')
     _count(state) # for PyTorch's sake
-    s.mul_(alpha).addcmul_(g, g, value=1-alpha)
+    s.lerp_(g*g, 1-alpha)
     if centered: s = s - _average(p, state, 'grad_avg').lerp_(g, 1-alpha)**2
     g = g/(s.sqrt()+eps)
     if momentum: g = _average(p, state, 'momentum_buffer').mul_(momentum).add_(g)
@@ -127,8 +127,9 @@ def update(self:Adam, p, state, lr, betas, eps, weight_decay):
     m,v = (_average(p, state, k) for k in ('exp_avg','exp_avg_sq'))
     (b1,b2),t = betas,_count(state)
     m.lerp_(g, 1-b1)
-    v.mul_(b2).addcmul_(g, g, value=1-b2)
-    p.addcdiv_(m/(1-b1**t), (v/(1-b2**t)).sqrt()+eps, value=-lr)
+    v.lerp_(g*g, 1-b2)
+    root = (v/(1-b2**t)).sqrt_().add_(eps)
+    p.addcdiv_(m, root, value=-lr/(1-b1**t))
 
 # %% ../nbs/07_optimizers.ipynb #80dc4916
 class AdamW(Adam):
@@ -141,32 +142,6 @@ class AdamW(Adam):
         eps:float=1e-8, # Added to the root
         weight_decay:float=.01, # Times `lr`: the share of each weight taken off
     ): super().__init__(params, lr, betas, eps, weight_decay)
-
-# %% ../nbs/07_optimizers.ipynb #53636270
-def _adam_step(self, ps, lr, betas, eps, weight_decay):
-    (b1,b2),gs = betas,[_grad(p) for p in ps]
-    states = [self.state.setdefault(p, {}) for p in ps]
-    ms,vs = ([_average(p, s, k) for p,s in zip(ps, states)]
-             for k in ('exp_avg','exp_avg_sq'))
-    ts = [_count(s) for s in states]
-    if weight_decay and self.decoupled: torch._foreach_mul_(ps, 1-lr*weight_decay)
-    elif weight_decay: gs = torch._foreach_add(gs, ps, alpha=weight_decay)
-    torch._foreach_lerp_(ms, gs, 1-b1)
-    torch._foreach_mul_(vs, b2)
-    torch._foreach_addcmul_(vs, gs, gs, 1-b2)
-    roots = torch._foreach_sqrt(vs)
-    torch._foreach_div_(roots, [math.sqrt(1-b2**t) for t in ts])
-    torch._foreach_add_(roots, eps)
-    torch._foreach_addcdiv_(ps, ms, roots, [-lr/(1-b1**t) for t in ts])
-
-@patch
-@torch.no_grad()
-def step(self:Adam):
-    "Move every parameter that has a gradient, all of a group at once"
-    if type(self).update is not Adam.update: return Optimizer.step(self) # a new rule
-    for g in self.param_groups:
-        ps = [p for p in g['params'] if p.grad is not None]
-        if ps: _adam_step(self, ps, **{k: g[k] for k in self.defaults})
 
 # %% ../nbs/07_optimizers.ipynb #a8362307
 _QUINTIC = 3.4445,-4.775,2.0315
