@@ -122,8 +122,8 @@ class Adam(Optimizer):
 # %% ../nbs/07_optimizers.ipynb #2812638f
 @patch
 def update(self:Adam, p, state, lr, betas, eps, weight_decay):
-    if self.decoupled: p.mul_(1-lr*weight_decay)
     g = _grad(p) if self.decoupled else _with_l2(p, weight_decay)
+    if self.decoupled: p.mul_(1-lr*weight_decay)
     m,v = (_average(p, state, k) for k in ('exp_avg','exp_avg_sq'))
     (b1,b2),t = betas,_count(state)
     m.lerp_(g, 1-b1)
