@@ -4,6 +4,7 @@ import base64, functools, http.server, json, math, re, subprocess, sys, threadin
 import pytest, torch
 from test_site import LIMIT, ROOT, TOOL, axe, browser, go, page, prepared, read, resize, site  # noqa: F401
 import descent, ext
+from notes import optimizers, training
 
 STATIC = TOOL/'static'
 FILES = [STATIC/'descent.js', STATIC/'descent.css']
@@ -62,6 +63,9 @@ SURFACES = {'valley': (lambda x, y: ((COS*x+SIN*y)**2+20*(COS*y-SIN*x)**2)/2, (-
 PYTORCH = {'SGD': lambda p, lr, m: torch.optim.SGD(p, lr), 'Momentum': lambda p, lr, m: torch.optim.SGD(p, lr, momentum=m),
            'Nesterov': lambda p, lr, m: torch.optim.SGD(p, lr, momentum=m, nesterov=m > 0),  # PyTorch has none without momentum, where it is plain SGD
            'RMSProp': lambda p, lr, m: torch.optim.RMSprop(p, lr, alpha=.99, eps=1e-8), 'Adam': lambda p, lr, m: torch.optim.Adam(p, lr, betas=(m, .999), eps=1e-8)}
+OURS = {'SGD': lambda p, lr, m: training.SGD(p, lr), 'Momentum': lambda p, lr, m: optimizers.Momentum(p, lr, momentum=m),
+        'Nesterov': lambda p, lr, m: optimizers.Momentum(p, lr, momentum=m, nesterov=m > 0), 'RMSProp': lambda p, lr, m: optimizers.RMSProp(p, lr),
+        'Adam': lambda p, lr, m: optimizers.Adam(p, lr, betas=(m, .999))}
 RATES, MOMENTA = (.003, .03, .06, .09, .11, .3), (0., .5, .8, .9, .99)
 
 def walk(optimiser, surface, lr, momentum, steps=60):
@@ -85,14 +89,15 @@ def near(got, want, tol=1e-9):
 
 @pytest.mark.parametrize('surface', SURFACES)
 @pytest.mark.parametrize('optimiser', PYTORCH)
-def test_paths_are_pytorchs(drawing, optimiser, surface):
+def test_paths_are_pytorchs_and_ours(drawing, optimiser, surface):
     settings = [(lr, m) for lr in RATES for m in MOMENTA]
     found = drawing.evaluate('''([o, s, all]) => all.map(([lr, momentum]) => { const p = descent.path(o, s, {lr, momentum}); return [p, p.map(q => descent.loss(s, q))] })''', [optimiser, surface, settings])
     for (lr, m), (points, values) in zip(settings, found, strict=True):
-        want, f = walk(PYTORCH[optimiser], surface, lr, m)
-        assert len(points) == 61 and want.isfinite().all(), (lr, m)
-        near(torch.tensor(points, dtype=torch.float64), want)
-        near(torch.tensor(values, dtype=torch.float64)[:, None], f[:, None])
+        for rules in (PYTORCH, OURS):
+            want, f = walk(rules[optimiser], surface, lr, m)
+            assert len(points) == 61 and want.isfinite().all(), (lr, m)
+            near(torch.tensor(points, dtype=torch.float64), want)
+            near(torch.tensor(values, dtype=torch.float64)[:, None], f[:, None])
     short = drawing.evaluate("([o, s]) => descent.path(o, s, {lr: .1, momentum: .9, steps: 3})", [optimiser, surface])
     assert len(short) == 4
 
