@@ -177,7 +177,8 @@ function start(root) {
       const [x, y] = heads[n].at
       taken.push([x-7, y-7, x+7, y+7])
     }
-    // Each label at the first place around its point where nothing stands; where it stood before comes first
+    // Each label near its own point and away from the others', where nothing stands; it stays where it is while that is about as good
+    const gap = ([x, y], b) => Math.hypot(Math.max(b[0]-x, 0, x-b[2]), Math.max(b[1]-y, 0, y-b[3]))
     for (const n of shown) {
       const [lead, mark, text] = labels[n].children, {at: [x, y], left} = heads[n]
       text.textContent = left ? `${n} left at step ${left}` : n
@@ -187,10 +188,11 @@ function start(root) {
         const far = 14+15*Math.floor(i/12), turn = (i%12)*Math.PI/6-Math.PI/6, cx = x+far*Math.cos(turn)*1.3, cy = y+far*Math.sin(turn)
         return Math.cos(turn) > .1 ? [cx, cy-h/2, cx+w, cy+h/2] : Math.cos(turn) < -.1 ? [cx-w, cy-h/2, cx, cy+h/2] : [cx-w/2, cy-h/2, cx+w/2, cy+h/2]
       }
-      let i = sides[n] ?? 0
-      if (!fits(box(i))) for (i = 0; i < 96 && !fits(box(i)); i++);
-      sides[n] = i %= 96
-      const b = box(i), cx = Math.min(Math.max(x, b[0]), b[2]), cy = Math.min(Math.max(y, b[1]+3), b[3]-3)
+      const cost = i => fits(box(i)) ? shown.reduce((sum, m) => sum + (m == n ? gap(heads[m].at, box(i)) : Math.max(0, 28-gap(heads[m].at, box(i)))), 0) : 1e9
+      let best = sides[n] ?? 0, least = cost(best)-12
+      for (let i = 0; i < 96; i++) if (cost(i) < least) [best, least] = [i, cost(i)]
+      sides[n] = best
+      const b = box(best), cx = Math.min(Math.max(x, b[0]), b[2]), cy = Math.min(Math.max(y, b[1]+3), b[3]-3)
       taken.push(b)
       text.setAttribute('x', b[0]+2)
       text.setAttribute('y', b[1]+13)
