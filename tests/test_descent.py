@@ -1,9 +1,10 @@
 "The drawing of `#| interactive: descent`: its paths are PyTorch's, and it works with mouse, keyboard, finger, on paper and without scripts"
 # ruff: noqa: F811 (fixtures)
-import base64, functools, http.server, json, math, re, subprocess, sys, threading
+import ast, base64, functools, http.server, json, math, re, subprocess, sys, threading
 import pytest, torch
 from test_site import LIMIT, ROOT, TOOL, axe, browser, go, page, prepared, read, resize, site  # noqa: F401
 import descent, ext
+from directives import code_of
 from notes import optimizers, training
 
 STATIC = TOOL/'static'
@@ -318,6 +319,19 @@ def test_a_finger_finds_what_it_needs(browser, host):
 # ---- In the series
 
 def test_07_has_the_drawing():
-    "Red until 07_optimizers has a cell with `#| interactive: descent`"
-    assert (ROOT/'nbs'/'07_optimizers.ipynb').exists() and len(read('07_optimizers').having('descent')) == 1
+    assert len(read('07_optimizers').having('descent')) == 1
     assert any('still-of-descent' in (b['attrs'].get('class') or '') for b in read('07_optimizers').blocks)
+
+def test_07_draws_the_same_surfaces():
+    "The functions that the notebook defines, and the tuples (function, start) from which it draws its still"
+    cells = [''.join(c['source']) for c in json.loads((ROOT/'nbs'/'07_optimizers.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    trees = [ast.parse(code_of(c)) for c in cells if re.search('valley|saddle', c)]
+    own = lambda n: isinstance(n, ast.FunctionDef) and n.name in SURFACES or isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == 'turn'
+    names = {'torch': torch, 'math': math}
+    exec('\n'.join(ast.unparse(n) for t in trees for n in t.body if own(n)), names)
+    pairs = [n.elts for t in trees for n in ast.walk(t) if isinstance(n, ast.Tuple) and len(n.elts) == 2 and isinstance(n.elts[1], ast.Tuple)]
+    starts = {ast.unparse(a): ast.literal_eval(b) for a, b in pairs if ast.unparse(a) in SURFACES}
+    p = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for name, (f, start) in SURFACES.items():
+        near(names[name](p)[:, None], f(*p.T)[:, None])
+        assert starts[name] == start

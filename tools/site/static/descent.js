@@ -69,7 +69,7 @@ function shade(canvas, {f, view: [l, b, w], levels, n}) {
   ctx.putImageData(img, 0, 0)
 }
 const MARKS = {  // signs of about the same size, so that nobody needs the colours
-  SGD: 'M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0Z', Momentum: 'M-4.5 -4.5h9v9h-9Z', Nesterov: 'M0 -6L5.6 4.2h-11.2Z', RMSProp: 'M0 -6.4L6.4 0L0 6.4L-6.4 0Z', Adam: 'M0 6L5.6 -4.2h-11.2Z'}
+  SGD: 'M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0Z', Momentum: 'M-4.5 -4.5h9v9h-9Z', Nesterov: 'M0 -6.4L6.4 0L0 6.4L-6.4 0Z', RMSProp: 'M0 -6L5.6 4.2h-11.2Z', Adam: 'M0 6L5.6 -4.2h-11.2Z'}
 const number = v => {
   if (!Number.isFinite(v)) return '∞'
   if (v && (Math.abs(v) < 1e-3 || Math.abs(v) >= 1e4)) {
