@@ -300,3 +300,22 @@ def flatten_case(d):
     shape = [d.size('n'), d.size('channels'), d.size('height'), d.size('width')]
     return layer_checks(cv.Flatten(), d.randn(*shape), d.randn(shape[0], shape[1]*shape[2]*shape[3]))
 NOT_BACKWARD.add('learner.Learner')  # its `backward` is a step of the loop, which asks the model for its own
+
+# Activations
+
+from notes import activations as ac
+
+def general(d):
+    "A slope, a shift and a power"
+    return [d.data.draw(st.sampled_from(v), label=k) for k, v in dict(leak=[0., .1, -.5], sub=[0., .4], power=[1., .9, 2.]).items()]
+
+@case('activations.general_relu_grad')
+def general_relu_case(d):
+    how, shape = general(d), [d.size('dim') for _ in range(d.data.draw(st.integers(1, 3), label='rank'))]
+    x, g = off_corner(d.randn(*shape)), d.randn(*shape)
+    return [Check('x', lambda x: (ac.general_relu(x, *how)*g).sum(), x, ac.general_relu_grad(g, x, *how))]
+
+@case('activations.GeneralReLU')
+def general_relu_layer_case(d):
+    x = off_corner(d.randn(d.size('n'), d.size('in')))
+    return layer_checks(double(ac.GeneralReLU(*general(d))), x, d.randn(*x.shape))

@@ -7,7 +7,7 @@ import pytest
 from project import ROOT
 
 FC, MM, EX, DA, TR, CV, LE, CA, CK = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints'))
-MO, KE = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py')
+MO, KE, AC = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -124,6 +124,17 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'progress: a bar in a pipe': (LE, 'in_a_pipe', 'disable=None', 'disable=False'),
     'progress: a bar that stands still': (LE, 'bar_moves', 'def batch(self): self.bar.update()', 'def batch(self): pass'),
     'progress: an axis with room for what was done only': (LE, 'bar_moves', 'rec.start[0]+self.n)', 'None)'),
+    'hooks: a fit that fails leaves them': (AC, 'is_left_after_an_exception', "if hooks := vars(self).pop('hooks', None): hooks.remove()", "vars(self).pop('hooks', None)"),
+    'statistics: who else asks the model is counted': (AC, 'only_the_training', "    if self.on and hook not in self.seen:", "    if self.learn.training:"),
+    'statistics: what is never above 0 is dead': (AC, 'dead_units', '(lo==hi).to(x)', '(hi<=0).to(x)'),
+    'statistics: a resumed run begins anew': (AC, 'resumed_run', '_table=self._kept())', '_table=None)'),
+    'updates: gradients as they were before clipping': (AC, 'clipping_left', 'order,in_trials,in_preds = 100,', 'order,in_trials,in_preds = 5,'),
+    'general ReLU gradient: the power forgotten': (('activations', 'test_backward.py'), 'general_relu', 'up = power*torch.where', 'up = torch.where'),
+    'general ReLU gradient: rounded to float32': (AC, 'is_torchs', 'up = torch.ones_like(x)', 'up = torch.ones(())'),
+    'general ReLU: LSUV\'s shift is in no checkpoint': (AC, 'a_shift', "self.register_buffer('sub', torch.tensor(float(sub)))", 'self.sub = torch.tensor(float(sub))'),
+    'LSUV: measured in training': (AC, 'measures_in_evaluation', 'with torch.no_grad(),eval_mode(model),_or', 'with torch.no_grad(),_or'),
+    'LSUV: half of it stays after an error': (AC, 'changes_nothing', '        model.load_state_dict(was)\n        raise', '        raise'),
+    'interval: 1.96 for eight seeds too': (AC, 'test_mean_interval', '_t95(len(v)-1)*v.std', '1.96*v.std'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
