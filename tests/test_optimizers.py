@@ -207,7 +207,7 @@ def test_orthogonalize_brings_singular_values_near_one(shape):
     assert o.shape == m.shape and o.dtype == F64 and torch.equal(m, randn(*shape, seed=1, dtype=F64))
     inside = u.t()@o@v.t()  # diagonal: the singular vectors have stayed
     assert (inside - torch.diag(inside.diag())).abs().max() < 1e-10
-    assert inside.diag()[s > .02*s.norm()].min() > .6 and inside.diag().max() < 1.3
+    assert inside.diag()[s > .01*s.norm()].min() > .68 and inside.diag().max() < 1.16  # 1.155 for what is smaller than a hundredth
 
 def test_orthogonalize_of_nothing_is_nothing():
     assert torch.equal(op.orthogonalize(torch.zeros(2, 3)), torch.zeros(2, 3))
