@@ -327,7 +327,7 @@ def _fetch(url, dest, sha256, read, timeout, retries, progress):
 def _download(url, sha256, read, timeout=30., retries=2, base='~/.fastdownload',
               progress=True):
     "What `read` makes of the file at `url`, from fastdownload's cache or through it"
-    url,sha256 = str(url),sha256.lower()
+    url,sha256 = str(url),str(sha256).lower()
     _check_request(url, sha256, timeout, retries)
     from filelock import FileLock
     try:
@@ -393,10 +393,12 @@ FASHION_SHA256 = {
 # %% ../nbs/00a_data.ipynb #c37ca084
 def _clothes(part, url, sha256=FASHION_SHA256, **kwargs):
     "Images and labels of `part` from the folder at `url`, as bytes"
+    if not isinstance(sha256, dict):
+        raise ValueError(f"sha256={sha256!r}: pass a dict, such as FASHION_SHA256")
     def load(kind, *size):
         file = f"{str(url).rstrip('/')}/{part}-{kind}-idx{1+len(size)}-ubyte.gz"
         read = lambda raw: _idx(raw, *size)
-        return _download(file, sha256[f'{part}-{kind}'], read, **kwargs)
+        return _download(file, sha256.get(f'{part}-{kind}'), read, **kwargs)
     x,y = load('images', 28, 28),load('labels')
     if len(x)==len(y): return x,y
     raise DataError(f"{url}: {len(x):,} images, but {len(y):,} labels. Don't use them. "

@@ -623,7 +623,8 @@ def test_images_and_labels_go_together(clothes, part):
 def test_requests_that_make_no_sense(f):
     for url in ('/tmp/folder', 'ftp://127.0.0.1/', '', 'folder'):
         with pytest.raises(ValueError, match='pass'): f(url)
-    for kw in (dict(timeout=0), dict(retries=-1), dict(sha256='abc' if getattr(f, 'args', ()) == ('mnist',) else dict.fromkeys(SHAS, 'abc'))):
+    hashes = ({}, SHAS, None, 'abc') if getattr(f, 'args', ()) == ('mnist',) else ({}, 'abc', None, dict.fromkeys(SHAS, 'abc'))
+    for kw in (dict(timeout=0), dict(retries=-1), *(dict(sha256=s) for s in hashes)):
         with pytest.raises(ValueError, match='pass'): f('http://127.0.0.1/x', **kw)
     for url in (None, 'http://127.0.0.1/x'):
         with pytest.raises(TypeError, match='retris'): f(url, retris=3)
