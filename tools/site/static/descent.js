@@ -242,6 +242,8 @@ function start(root) {
   for (const n of ['rate', 'momentum']) slider[n].addEventListener('input', () => { compute(); show() })
   for (const box of all('td input, th input')) box.addEventListener('change', show)
   for (const radio of all('input[type=radio]')) radio.addEventListener('change', () => { if (radio.checked) { surface = radio.value; lay(); compute(); show() } })
+  // On a phone the page's buttons would lie on the figures
+  new IntersectionObserver(([e]) => document.body.classList.toggle('at-figures', e.isIntersecting)).observe(at('tbody'))
   surface = at('input[type=radio]:checked').value
   compute()
   new ResizeObserver(() => {
