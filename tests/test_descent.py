@@ -320,6 +320,7 @@ def test_a_finger_finds_what_it_needs(browser, host):
     assert not small
     page.locator('.surfaces label').last.tap()
     page.locator('.descent tr[data-name=SGD] label').tap()
+    page.wait_for_function("() => document.body.classList.contains('at-figures')")  # nothing of the page lies on the table
     b = page.locator('input[name=rate]').bounding_box()
     page.touchscreen.tap(b['x']+.9*b['width'], b['y']+b['height']/2)
     shown = page.locator('.descent').get_attribute('data-shown').split()
