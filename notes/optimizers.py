@@ -64,7 +64,7 @@ def update(self:Momentum, p, state, lr, momentum, dampening, nesterov, weight_de
         g = g.add(b, alpha=momentum) if nesterov else b
     p.add_(g, alpha=-lr)
 
-# %% ../nbs/07_optimizers.ipynb #e9caef7e
+# %% ../nbs/07_optimizers.ipynb #1f1154ce
 def _average(p, state, name):
     "What `p` remembers as `name`: 0 before its first step"
     if name not in state: state[name] = torch.zeros_like(p)
@@ -75,7 +75,6 @@ def _count(state):
     state['step'] = int(state.get('step', 0))+1 # a tensor in PyTorch's state
     return state['step']
 
-# %% ../nbs/07_optimizers.ipynb #1f1154ce
 class RMSProp(Optimizer):
     "Each gradient over the root of an average of its squares; `torch.optim.RMSprop`"
     fixed = dict(maximize=False)
@@ -96,7 +95,7 @@ class RMSProp(Optimizer):
 @patch
 def update(self:RMSProp, p, state, lr, alpha, eps, weight_decay, momentum, centered):
     g,s = _with_l2(p, weight_decay),_average(p, state, 'square_avg')
-    _count(state) # for PyTorch's sake
+    _count(state) # PyTorch's state has it
     s.lerp_(g*g, 1-alpha)
     if centered: s = s - _average(p, state, 'grad_avg').lerp_(g, 1-alpha)**2
     g = g/(s.sqrt()+eps)
@@ -194,7 +193,8 @@ class Together:
     def __init__(self,
         *opts, # Optimisers, ours or PyTorch's
     ):
-        self.opts,ps = opts,[id(p) for g in _groups(opts) for p in g['params']]
+        self.opts = opts
+        ps = [id(p) for o in opts for g in o.param_groups for p in g['params']]
         if len({*ps})<len(ps): raise ValueError("two optimisers share a parameter")
     def step(self):
         for o in self.opts: o.step()
@@ -306,13 +306,18 @@ class Schedule(_Keeps):
     def __init__(self,
         f, # Factor for `step` and `n`: `one_cycle`, `partial(cosine, warm=.1)`, …
         lr:float=None, # Rate that it is a factor of; the learner's if not given
-    ):
-        self.f,self.lr = _check_callable(f),None if lr is None else _check_lr(lr)
-    def after_create(self):
-        if any(isinstance(cb, Schedule) for cb in self.learn.cbs):
-            raise ValueError("there is a Schedule already")
+    ): self.f,self.lr = _check_callable(f),None if lr is None else _check_lr(lr)
+    def before_batch(self):
+        l = self.learn
+        if l.training: l.set_lr(self.top*self.f(*self._place()))
+    def cleanup_fit(self):
+        if self.top is not None: self.learn.set_lr(self.top)
 
 # %% ../nbs/07_optimizers.ipynb #4006bd35
+@patch
+def after_create(self:Schedule):
+    if any(isinstance(cb, Schedule) for cb in self.learn.cbs):
+        raise ValueError("there is a Schedule already")
 @patch
 def before_fit(self:Schedule):
     l,self.top = self.learn,None
@@ -320,11 +325,7 @@ def before_fit(self:Schedule):
     self.size = math.ceil(_check_length(l.dls[0])/self.group) # steps in an epoch
     self.top = l.lr if self.lr is None else self.lr
 @patch
-def before_batch(self:Schedule):
+def _place(self:Schedule):
     l = self.learn
-    if not l.training: return
     step,n = l.epoch*self.size + l.iter//self.group,l.n_epochs*self.size
-    l.set_lr(self.top*self.f(min(step, n-1), n))
-@patch
-def cleanup_fit(self:Schedule):
-    if self.top is not None: self.learn.set_lr(self.top)
+    return min(step, n-1),n

@@ -213,6 +213,14 @@ def test_who_leaves_the_picture_is_said_to(drawing):
     assert t['Momentum'][1].startswith('at (') and 'Momentum' in labels
     put(drawing, rate=0, momentum=.99)
     assert t['Nesterov'][1].startswith('left') and not [d for d in lines(drawing) if re.search('NaN|Infinity|e', d)]
+    jumps = lambda name: lines(drawing)[descent.OPTIMISERS.index(name)].count('L')
+    put(drawing, rate=-.96, momentum=.5)
+    assert jumps('SGD') == left+1 and jumps('Momentum') == 61, "what a path does out there isn't drawn"
+    faint = lambda: [float(v) for v in drawing.locator('.descent .view path.line').evaluate_all("l => l.map(e => e.style.strokeOpacity)")]
+    put(drawing, rate=-1, momentum=.8)
+    assert faint()[0] < .4, "a zigzag that stays hides nobody"
+    put(drawing, rate=-1.22)
+    assert min(faint()) == 1
     drawing.locator('.surfaces label').last.click()
     put(drawing, rate=0, momentum=.99)
     assert not [d for d in lines(drawing) if not d or re.search('NaN|Infinity|e', d)]
@@ -232,7 +240,7 @@ def test_labels_lie_apart_and_in_the_picture(drawing):
 def test_an_optimiser_can_be_switched_off(drawing):
     box = drawing.get_by_role('checkbox', name='Nesterov')
     box.uncheck()
-    assert drawing.locator('.descent .view g.Nesterov').evaluate_all("l => l.map(e => getComputedStyle(e).display)") == ['none']*2
+    assert drawing.locator('.descent .view g.Nesterov').evaluate_all("l => l.map(e => getComputedStyle(e).display)") == ['none']*3
     assert 'Nesterov' not in drawing.locator('.descent svg[role=img]').get_attribute('aria-label')
     box.check()
     assert drawing.locator('.descent .view g.Nesterov path.line').is_visible()
@@ -244,12 +252,12 @@ def test_the_keyboard_reaches_all_of_it(drawing):
         drawing.keyboard.press('Tab')
         if (f := drawing.evaluate(focused)): seen.append(f)
         elif seen: break
-    assert seen == ['surface', 'play', 'one', 'step', 'rate', 'momentum', *descent.OPTIMISERS]
+    assert seen == ['surface', 'rate', 'momentum', 'play', 'one', 'step', *descent.OPTIMISERS]
     shown = lambda: drawing.locator('.descent').get_attribute('data-shown').split()
     drawing.get_by_role('radio', name='Valley').focus()
     drawing.keyboard.press('ArrowRight')
     assert shown()[0] == 'saddle'
-    for name, place in (('Step', 3), ('Learning rate, of all five', 1), ('Momentum', 2)):
+    for name, place in (('Step', 3), ('Learning rate', 1), ('Momentum', 2)):
         s, before = drawing.get_by_role('slider', name=name, exact=True), shown()
         s.focus()
         drawing.keyboard.press('ArrowLeft')
@@ -291,6 +299,8 @@ def test_it_suits_a_phone_and_a_screen_reader(drawing, theme):
         resize(drawing, width, 844)
         assert drawing.evaluate('document.documentElement.scrollWidth') <= width and axe(drawing) == []
     b = drawing.locator('.descent .view').bounding_box()
+    knobs = drawing.locator('.descent .knobs').bounding_box()
+    assert knobs['y']+knobs['height']-b['y'] < 450 and 0 <= knobs['y']-b['y']-b['height'] < 30, 'picture and sliders in view at once'
     assert b['x'] >= 0 and b['x']+b['width'] <= 390 and abs(b['width']/b['height']-1.25) < .01
     # lines and names stand out from the page: text 4.5, which is more than lines need
     faint = drawing.evaluate("""() => { const rgb = c => { const x = document.createElement('canvas').getContext('2d'); x.fillStyle = c; x.fillRect(0, 0, 1, 1); return [...x.getImageData(0, 0, 1, 1).data] }
@@ -310,6 +320,7 @@ def test_a_finger_finds_what_it_needs(browser, host):
     assert not small
     page.locator('.surfaces label').last.tap()
     page.locator('.descent tr[data-name=SGD] label').tap()
+    page.wait_for_function("() => document.body.classList.contains('at-figures')")  # nothing of the page lies on the table
     b = page.locator('input[name=rate]').bounding_box()
     page.touchscreen.tap(b['x']+.9*b['width'], b['y']+b['height']/2)
     shown = page.locator('.descent').get_attribute('data-shown').split()

@@ -17,10 +17,9 @@ def html():
     return f'''<div class="descent">
 <div class="surfaces" role="radiogroup" aria-label="Surface">{surfaces}</div>
 <div class="view"><canvas aria-hidden="true"></canvas><svg role="img" aria-label="Paths of five optimisers"></svg></div>
-<div class="time"><button type="button" class="play">Play</button><button type="button" class="one">One step</button>{slider('step', 'Step', 0, 60, 1, 60, 60)}</div>
 <div class="side">
-{slider('rate', 'Learning rate, of all five', -2.52, 0, .02, -1.22, '0.06')}
-{slider('momentum', 'Momentum', 0, .99, .01, .8, '0.80')}
+<div class="knobs">{slider('rate', 'Learning rate', -2.52, 0, .02, -1.22, '0.06')}{slider('momentum', 'Momentum', 0, .99, .01, .8, '0.80')}</div>
+<div class="time"><button type="button" class="play">Play</button><button type="button" class="one">One step</button>{slider('step', 'Step', 0, 60, 1, 60, 60)}</div>
 <table><caption>After 60 steps</caption><thead><tr><th scope="col">Optimiser</th><th scope="col">Value of <i>f</i></th></tr></thead><tbody>
 {''.join(map(row, OPTIMISERS))}
 </tbody></table>

@@ -70,6 +70,8 @@ function shade(canvas, {f, view: [l, b, w], levels, n}) {
 }
 const MARKS = {  // signs of about the same size, so that nobody needs the colours
   SGD: 'M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0Z', Momentum: 'M-4.5 -4.5h9v9h-9Z', Nesterov: 'M0 -6.4L6.4 0L0 6.4L-6.4 0Z', RMSProp: 'M0 -6L5.6 4.2h-11.2Z', Adam: 'M0 6L5.6 -4.2h-11.2Z'}
+// Ends at one place lie on each other, the first drawn the largest
+const SIZES = {SGD: 1.6, Momentum: 1.3, Nesterov: .9}
 const number = v => {
   if (!Number.isFinite(v)) return '∞'
   if (v && (Math.abs(v) < 1e-3 || Math.abs(v) >= 1e4)) {
@@ -98,7 +100,7 @@ function start(root) {
     for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v)
     return to.appendChild(e)
   }
-  const ground = add(svg, 'g'), labels = {}
+  const ground = add(svg, 'g'), labels = {}, marks = {}
   for (const n of NAMES) {
     const g = drawn[n] = add(svg, 'g', {class: n})
     for (const c of ['line', 'dots']) add(g, 'path', {class: c})
@@ -106,8 +108,10 @@ function start(root) {
   for (const n of NAMES) {  // above all lines
     const g = labels[n] = add(svg, 'g', {class: n})
     add(g, 'path', {class: 'lead'})
-    add(g, 'path', {class: 'mark', d: MARKS[n]})
     add(g, 'text')
+  }
+  for (const n of NAMES) {  // and the ends above all names
+    marks[n] = add(add(svg, 'g', {class: n}), 'path', {class: 'mark', d: MARKS[n]})
     rows[n].querySelector('path.mark').setAttribute('d', MARKS[n])
   }
 
@@ -133,15 +137,13 @@ function start(root) {
       at(`output[for$=${name}]`).textContent = v
     }
   }
-  // The step at which a path that is outside left, and how far it is drawn: some way across, not all that it does out there
+  // The step at which a path that is outside left, and how far it is drawn: out of the picture, not what it does out there
   function reached(points) {
-    const step = Math.floor(time), close = p => Math.hypot(p[0]-.5, p[1]-.4) < 1.2
+    const step = Math.floor(time)
     let left = step
     if (inside(points[step].at)) return {left: 0, end: time}
     while (!inside(points[left-1].at)) left--
-    let end = left
-    while (end < step && close(points[end].at)) end++
-    return {left, end}
+    return {left, end: left}
   }
   function between(points, t) {
     const k = Math.floor(t), a = points[k].at, b = points[k+1]?.at
@@ -164,25 +166,27 @@ function start(root) {
     const shown = NAMES.filter(n => rows[n].querySelector('input').checked), heads = {}
     for (const n of NAMES) {
       const points = paths[n], {left, end} = reached(points), on = shown.includes(n), row = rows[n], {p} = points[step]
-      for (const g of [drawn[n], labels[n]]) g.style.display = on ? '' : 'none'
+      for (const g of [drawn[n], labels[n], marks[n].parentNode]) g.style.display = on ? '' : 'none'
       row.classList.toggle('off', !on)
       row.querySelector('.loss').textContent = number(loss(surface, p))
       row.querySelector('.where').textContent = left ? `left the picture at step ${left}` : `at (${places(p)})`
       row.querySelector('.where').classList.toggle('left', !!left)
       if (!on) continue
-      const tip = between(points, end), trail = [...points.slice(0, Math.floor(end)+1).map(q => q.at), tip].filter(q => q.every(Number.isFinite)).map(q => near(q).map(v => v.toFixed(1)).join(' '))
+      const tip = between(points, end), spots = [...points.slice(0, Math.floor(end)+1).map(q => q.at), tip].filter(q => q.every(Number.isFinite)).map(near), trail = spots.map(q => q.map(v => v.toFixed(1)).join(' '))
+      const ink = spots.reduce((sum, q, i) => sum+(i && Math.hypot(q[0]-spots[i-1][0], q[1]-spots[i-1][1])), 0)/width
+      drawn[n].children[0].style.strokeOpacity = Math.min(1, 9/ink)  // who goes to and fro for long is drawn faintly, and hides nobody
       drawn[n].children[0].setAttribute('d', 'M'+trail.join('L'))
       drawn[n].children[1].setAttribute('d', trail.slice(0, Math.floor(end)+1).map(q => `M${q}h0`).join(''))
       heads[n] = {left, at: (left ? edge(points[left-1].at, points[left].at) : inside(tip) ? tip : edge(points[step].at, tip)).map(v => v*width)}
       const [x, y] = heads[n].at
-      taken.push([x-7, y-7, x+7, y+7])
+      taken.push([x-10, y-9, x+10, y+9])
     }
     // Each label near its own point and away from the others', where nothing stands; it stays where it is while that is about as good
     const gap = ([x, y], b) => Math.hypot(Math.max(b[0]-x, 0, x-b[2]), Math.max(b[1]-y, 0, y-b[3]))
     for (const n of shown) {
-      const [lead, mark, text] = labels[n].children, {at: [x, y], left} = heads[n]
+      const [lead, text] = labels[n].children, {at: [x, y], left} = heads[n]
       text.textContent = left ? `${n} left at step ${left}` : n
-      mark.setAttribute('transform', `translate(${x} ${y})`)
+      marks[n].setAttribute('transform', `translate(${x} ${y}) scale(${SIZES[n] ?? 1})`)
       const w = text.textContent.length*7.3+4, h = 17
       const box = i => {
         const far = 14+15*Math.floor(i/12), turn = (i%12)*Math.PI/6-Math.PI/6, cx = x+far*Math.cos(turn)*1.3, cy = y+far*Math.sin(turn)
@@ -238,6 +242,8 @@ function start(root) {
   for (const n of ['rate', 'momentum']) slider[n].addEventListener('input', () => { compute(); show() })
   for (const box of all('td input, th input')) box.addEventListener('change', show)
   for (const radio of all('input[type=radio]')) radio.addEventListener('change', () => { if (radio.checked) { surface = radio.value; lay(); compute(); show() } })
+  // On a phone the page's buttons would lie on the figures
+  new IntersectionObserver(([e]) => document.body.classList.toggle('at-figures', e.isIntersecting)).observe(at('tbody'))
   surface = at('input[type=radio]:checked').value
   compute()
   new ResizeObserver(() => {
