@@ -7,7 +7,7 @@ __all__ = ['Momentum', 'RMSProp', 'Adam', 'AdamW', 'orthogonalize', 'Muon', 'Tog
            'one_cycle', 'wsd', 'step_decay', 'Schedule']
 
 # %% ../nbs/07_optimizers.ipynb #f15a3776
-import math,operator,torch
+import copy,math,operator,torch
 from fastcore.basics import patch
 from torch import Tensor
 from .training import *
@@ -26,7 +26,7 @@ def _check_settings(opt):
         if len(bs)!=2 or not all(0<=b<1 for b in bs):
             raise ValueError(f"betas={bs}: pass two numbers from 0 on, below 1")
         damped = 'dampening' in g and (g['dampening'] or not g['momentum'])
-        if damped and g['nesterov']:
+        if g.get('nesterov') and damped:
             raise ValueError("nesterov: pass a momentum above 0, and dampening=0")
         for p in g['params']:
             if p.is_complex(): raise TypeError(f"a parameter is complex: {p.dtype}")
@@ -96,9 +96,9 @@ class RMSProp(Optimizer):
 def update(self:RMSProp, p, state, lr, alpha, eps, weight_decay, momentum, centered):
     g,s = _with_l2(p, weight_decay),_average(p, state, 'square_avg')
     _count(state) # PyTorch's state has it
-    s.lerp_(g*g, 1-alpha)
+    s.mul_(alpha).addcmul_(g, g, value=1-alpha) # g*g first might overflow
     if centered: s = s - _average(p, state, 'grad_avg').lerp_(g, 1-alpha)**2
-    g = g/(s.sqrt()+eps)
+    g = g/(s.clamp(min=0).sqrt()+eps)
     if momentum: g = _average(p, state, 'momentum_buffer').mul_(momentum).add_(g)
     p.add_(g, alpha=-lr)
 
@@ -125,8 +125,8 @@ def update(self:Adam, p, state, lr, betas, eps, weight_decay):
     m,v = (_average(p, state, k) for k in ('exp_avg','exp_avg_sq'))
     (b1,b2),t = betas,_count(state)
     m.lerp_(g, 1-b1)
-    v.lerp_(g*g, 1-b2)
-    root = (v/(1-b2**t)).sqrt_().add_(eps)
+    v.mul_(b2).addcmul_(g, g, value=1-b2)
+    root = v.sqrt().div_(math.sqrt(1-b2**t)).add_(eps)
     p.addcdiv_(m, root, value=-lr/(1-b1**t))
 
 # %% ../nbs/07_optimizers.ipynb #80dc4916
@@ -156,7 +156,7 @@ def orthogonalize(
     _check_matrix(m)
     a,b,c = _QUINTIC
     x = m.T if len(m)>m.shape[1] else m
-    x = x/x.norm().clamp(min=1e-7)
+    x = x/x.norm(dtype=torch.promote_types(x.dtype, torch.float32)).clamp(min=1e-7)
     for _ in range(steps):
         s = x@x.T
         x = a*x + (b*s + c*s@s)@x
@@ -215,10 +215,15 @@ def state_dict(self:Together)->dict: # `opts`: a list of theirs
 def load_state_dict(self:Together,
     state:dict, # As `state_dict` gives it
 ):
-    "Take over settings and memory; `ValueError` where they don't fit"
+    "Take over settings and memory; `ValueError`, and no change, where they don't fit"
     if len(state['opts'])!=len(self.opts): raise ValueError(
         f"saved: {len(state['opts'])} optimisers; here {len(self.opts)}")
-    for o,s in zip(self.opts, state['opts']): o.load_state_dict(s)
+    old = copy.deepcopy(self.state_dict())['opts']
+    try:
+        for o,s in zip(self.opts, state['opts']): o.load_state_dict(s)
+    except Exception:
+        for o,s in zip(self.opts, old): o.load_state_dict(s)
+        raise
 
 # %% ../nbs/07_optimizers.ipynb #91ef7fdd
 def _line(a, b, x): return a + (b-a)*x
@@ -262,7 +267,7 @@ def cosine(
     "After a warm-up falls along half a cosine; `ValueError`: `warm` no share"
     w = round(_check_share(warm)*n)
     if step<w: return (step+1)/w
-    return _cos(1., end, (step-w)/(n-w))
+    return _cos(1., end, (step-w)/max(1, n-w))
 
 # %% ../nbs/07_optimizers.ipynb #e1cc760c
 def one_cycle(
@@ -275,7 +280,7 @@ def one_cycle(
 )->float: # Factor for the learning rate
     "Rises to 1 and falls to nearly 0; `ValueError`: `warm` no share"
     top,between = _check_share(warm)*n-1,_line if linear else _cos
-    if 0<top and step<=top: return between(start, 1., step/top)
+    if step<=top: return between(start, 1., step/top) if top else 1.
     return between(1., end, (step-top)/(n-1-top))
 
 # %% ../nbs/07_optimizers.ipynb #2fa9e6aa
@@ -302,7 +307,8 @@ def step_decay(
 # %% ../nbs/07_optimizers.ipynb #0d9cf681
 class Schedule(_Keeps):
     "Sets the rate before each batch: `f` of the optimiser's steps done, times `lr`"
-    order,in_trials,in_preds,kept = -30,False,False,('top',)
+    order,in_trials,in_preds,restore_first = -30,False,False,True
+    kept,top,before,of = ('top','before'),None,None,None
     def __init__(self,
         f, # Factor for `step` and `n`: `one_cycle`, `partial(cosine, warm=.1)`, …
         lr:float=None, # Rate that it is a factor of; the learner's if not given
@@ -310,8 +316,7 @@ class Schedule(_Keeps):
     def before_batch(self):
         l = self.learn
         if l.training: l.set_lr(self.top*self.f(*self._place()))
-    def cleanup_fit(self):
-        if self.top is not None: self.learn.set_lr(self.top)
+
 
 # %% ../nbs/07_optimizers.ipynb #4006bd35
 @patch
@@ -320,12 +325,21 @@ def after_create(self:Schedule):
         raise ValueError("there is a Schedule already")
 @patch
 def before_fit(self:Schedule):
-    l,self.top = self.learn,None
+    l = self.learn
+    if self.of: raise ValueError("this Schedule is in a fit already: pass another")
     self.group = math.prod(cb.n for cb in l.cbs if isinstance(cb, GradAccum))
     self.size = math.ceil(_check_length(l.dls[0])/self.group) # steps in an epoch
-    self.top = l.lr if self.lr is None else self.lr
+    self.of = l
+    if l.resumed and self.top is not None: return
+    self.before,self.top = l.lr,l.lr if self.lr is None else self.lr
 @patch
 def _place(self:Schedule):
     l = self.learn
     step,n = l.epoch*self.size + l.iter//self.group,l.n_epochs*self.size
     return min(step, n-1),n
+@patch
+def cleanup_fit(self:Schedule):
+    if self.of is not self.learn: return # it never began here
+    self.of = None
+    self.learn.set_lr(self.before)
+

@@ -83,6 +83,16 @@ def test_run_is_kept_until_the_code_changes(run_cells):
     assert run_cells('x = 1', 'x+2')
     assert read(run_cells.fresh).cells[1].outputs[0].data['text/plain'] == '3'
 
+def test_run_is_kept_until_the_figures_change(run_cells, tmp_path, monkeypatch):
+    "Those of bench/results/ that a cell reads"
+    monkeypatch.setattr(runner, 'ROOT', tmp_path)
+    (tmp_path/'bench'/'results').mkdir(parents=True)
+    cell = "'mine.json'"
+    assert run_cells(cell)
+    for name, again in (('other', False), ('mine', True)):
+        (tmp_path/'bench'/'results'/f'{name}.json').write_text('{}')
+        assert bool(run_cells(cell)) == again
+
 def test_failing_cell_is_shown(run_cells):
     with pytest.raises(runner.CellFailed) as e: run_cells('x = 0', 'y = 1\n1/x')
     for part in ('00_x.ipynb', 'cell 2', 'id c1', 'y = 1\n1/x', 'ZeroDivisionError: division by zero'): assert part in str(e.value)

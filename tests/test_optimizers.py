@@ -325,9 +325,9 @@ def test_recorded_rates_are_those_used():
     l.fit(3)
     n = 3*len(l.dls[0])
     assert l.recorder.lrs == [r[0] for r in used.rates] == [.3*op.one_cycle(i, n) for i in range(n)]
-    assert l.lr == .3  # the next fit begins with it
+    assert l.lr == .1  # the learner's own is back
     l.fit(1, lr=.2, cbs=[])
-    assert max(l.recorder.lrs[n:]) <= .3
+    assert max(l.recorder.lrs[n:]) <= .3 and l.lr == .2
 
 def test_without_a_rate_it_is_the_learners():
     l = learner([*std_cbs(), op.Schedule(op.cosine)], lr=.5)
@@ -421,3 +421,69 @@ def test_a_longer_run_stretches_the_schedule(tmp_path):
     n = len(l.dls[0])
     assert l.recorder.lrs == pytest.approx([.1*P(op.cosine, warm=.2)(i, n) for i in range(n)]+[.1*P(op.cosine, warm=.2)(i, 2*n) for i in range(n, 2*n)])
     assert scheduled(tmp_path/'a', epochs=2, lr=.9).lr == .1  # there is nothing to do, at the file's rate
+
+def test_a_resumed_fit_that_breaks_off_at_its_start_gives_the_rate_back(tmp_path):
+    "The file has a rate from the middle of the schedule; whatever ends the second run, the learner has its own rate afterwards"
+    for event in ('before_fit', 'before_epoch'):
+        path = tmp_path/event
+        with pytest.raises(ZeroDivisionError): scheduled(path, die_at(1, 3))
+        torch.manual_seed(1)
+        def groups(ps, lr): return op.Adam([dict(params=ps[:1], lr=lr/3), dict(params=ps[1:])], lr)
+        l = learner([*std_cbs(), op.Schedule(P(op.cosine, warm=.2))], opt_func=groups)
+        def fail(): raise ZeroDivisionError
+        cb = type('Fails', (le.Callback,), {event: lambda self: fail(), 'order': 90, 'state_dict': None})()
+        with pytest.raises(ZeroDivisionError): l.fit(3, cbs=[ck.Checkpoint(path, 2), cb])
+        assert l.lr == .1
+
+def test_one_schedule_in_two_fits_at_once_is_refused():
+    s, other = op.Schedule(op.cosine), learner(lr=5.)
+    class Nested(le.Callback):
+        def after_epoch(self): other.fit(1, cbs=[s])
+    l = learner([s, Nested()])
+    with pytest.raises(ValueError, match='in a fit already'): l.fit(2)
+    assert l.lr == .1 and other.lr == 5.
+    l.cbs = [s]
+    l.fit(1)  # and it can be used again
+    assert l.lr == .1
+
+@pytest.mark.parametrize('n, warm', [(1, 1.), (1, 0.), (1, .3), (2, 1.), (5, 1.)])
+def test_the_shortest_schedules(n, warm):
+    for f in (op.one_cycle, op.cosine, op.warm_up): assert all(0 <= f(i, n, warm=warm) <= 1 for i in range(n))
+    assert warm < 1 or op.one_cycle(n-1, n, warm=1.) == 1.
+
+@pytest.mark.parametrize('ours, theirs', [(op.Adam, torch.optim.Adam), (op.AdamW, torch.optim.AdamW), (op.RMSProp, torch.optim.RMSprop)])
+@pytest.mark.parametrize('dtype, size', [(torch.float16, 300.), (torch.float32, 1e20)], ids=str)
+def test_large_gradients_are_pytorchs(ours, theirs, dtype, size):
+    "Their squares would be infinite, and are scaled down before they are"
+    p, q = (nn.Parameter(torch.ones(3, dtype=dtype)) for _ in range(2))
+    a, b = ours([p], lr=.01), theirs([q], lr=.01)
+    for _ in range(3):
+        for o, t in ((a, p), (b, q)):
+            t.grad = torch.full_like(t, size)
+            o.step()
+    assert torch.isfinite(p).all() and torch.allclose(p, q, rtol=2e-3)
+
+def test_a_constant_gradient_has_no_variance():
+    "What rounding leaves of it may lie below 0, whose root is no number"
+    p = nn.Parameter(torch.ones(1))
+    o = op.RMSProp([p], 1e-3, alpha=.5, centered=True)
+    for _ in range(60):
+        p.grad = torch.full_like(p, .3)
+        o.step()
+    assert torch.isfinite(p).all()
+
+def test_orthogonalize_of_large_half_precision():
+    m = torch.full((300, 300), 300.)
+    assert torch.allclose(op.orthogonalize(m.half()).float(), op.orthogonalize(m), atol=1e-4)
+
+def test_together_takes_all_states_or_none():
+    ps = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    t = op.Together(op.Momentum(ps[:1], .1), op.Adam(ps[1:], .01))
+    for p in ps: p.grad = torch.ones(2)
+    t.step()
+    good = copy.deepcopy(t.state_dict())
+    bad = copy.deepcopy(good)
+    bad['opts'][0]['param_groups'][0]['lr'] = 9.
+    bad['opts'][1]['param_groups'][0]['amsgrad'] = True
+    with pytest.raises(ValueError, match='amsgrad'): t.load_state_dict(bad)
+    assert [g['lr'] for g in t.param_groups] == [.1, .01] and str(t.state_dict()) == str(good)

@@ -135,8 +135,8 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'LSUV: measured in training': (AC, 'measures_in_evaluation', 'with torch.no_grad(),eval_mode(model),_or', 'with torch.no_grad(),_or'),
     'LSUV: half of it stays after an error': (AC, 'changes_nothing', '        model.load_state_dict(was)\n        raise', '        raise'),
     'interval: 1.96 for eight seeds too': (AC, 'test_mean_interval', '_t95(len(v)-1)*v.std', '1.96*v.std'),
-    'Adam: the root of the square plus eps': (OP, 'each_rule', 'root = (v/(1-b2**t)).sqrt_().add_(eps)', 'root = (v/(1-b2**t)).add_(eps).sqrt_()'),
-    'Adam: the square is not corrected': (OP, 'each_rule', 'root = (v/(1-b2**t))', 'root = (v*1)'),
+    'Adam: the root of the square plus eps': (OP, 'each_rule', 'root = v.sqrt().div_(math.sqrt(1-b2**t)).add_(eps)', 'root = v.add(eps).sqrt_().div_(math.sqrt(1-b2**t))'),
+    'Adam: the square is not corrected': (OP, 'each_rule', '.div_(math.sqrt(1-b2**t))', ''),
     'AdamW: the decay is coupled': (OP, 'each_rule', 'dict(decoupled_weight_decay=True),True', 'dict(decoupled_weight_decay=True),False'),
     'momentum: the first step is dampened': (OP, 'each_rule', "state['momentum_buffer'] = g.clone()", "state['momentum_buffer'] = g*(1-dampening)"),
     'momentum: the sum is the gradient itself': (OP, 'leaves_the_gradient', "state['momentum_buffer'] = g.clone()", "state['momentum_buffer'] = g"),
@@ -148,8 +148,10 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'one-cycle: a step late': (OP, 'step_for_step', 'return between(start, 1., step/top)', 'return between(start, 1., (step-1)/top)'),
     'Schedule: a step early': (OP, 'recorded_rates', 'l.epoch*self.size + l.iter//self.group', 'l.epoch*self.size + l.iter//self.group + 1'),
     'Schedule: batches for steps': (OP, 'steps_are_counted', 'math.prod(cb.n for cb in l.cbs if isinstance(cb, GradAccum))', '1'),
-    'Schedule: the last rate stays': (OP, 'recorded_rates', 'if self.top is not None: self.learn.set_lr(self.top)', 'pass'),
-    'Schedule: a resumed run begins at its own rate': (OP, 'uninterrupted', "-30,False,False,('top',)", '-30,False,False,()'),
+    'Schedule: the last rate stays': (OP, 'recorded_rates', 'self.learn.set_lr(self.before)', 'pass'),
+    'Schedule: a resumed run begins at its own rate': (OP, 'uninterrupted', "= ('top','before'),None", '= (),None'),
+    'Schedule: a broken start leaves a rate of the middle': (OP, 'breaks_off_at_its_start', '-30,False,False,True', '-30,False,False,False'),
+    'Adam: a large gradient overflows': (OP, 'large_gradients', 'v.mul_(b2).addcmul_(g, g, value=1-b2)', 'v.lerp_(g*g, 1-b2)'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
