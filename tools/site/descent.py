@@ -25,7 +25,7 @@ def html():
 </tbody></table>
 </div>
 <p class="about">Lines of equal <i>f</i>, the more colour the lower; each dot is a step. All five have the same learning rate. Momentum is that of Momentum and Nesterov, and Adam's β₁; SGD and RMSProp have none.</p>
-<p class="about">To try: raise the rate to 0.09, and SGD zigzags from wall to wall, while Nesterov has left. Above 0.1 the zigzag of SGD grows, and Momentum still comes down. On the saddle at 0.03, SGD is held up at the pass, and Momentum gets away from it; RMSProp and Adam, which divide by the gradient's size, never come near it.</p>
+<p class="about">To try: raise the rate to 0.09, and SGD zigzags from wall to wall, while Nesterov has left. Between 0.1 and 0.18 the zigzag of SGD grows, and Momentum still comes down. On the saddle at 0.03, SGD is held up at the pass, and Momentum gets away from it; RMSProp and Adam, which divide by the gradient's size, never come near it.</p>
 <p role="status" aria-live="polite"></p>
 </div>
 <noscript><style>.descent {{ display: none }} .tag_still-of-descent .cell_output {{ display: block !important }}</style></noscript>'''
