@@ -1,0 +1,7 @@
+"""x
+
+y
+"""
+ALT="x"
+def run(b):pass
+def draw(d,f):pass
