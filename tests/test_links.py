@@ -129,7 +129,7 @@ def test_with_an_owner_the_cell_installs_from_the_repository(tmp_path):
     out = run_cell(repository.hidden(SET), tmp_path/'cwd', PYTHONPATH=str(to), PIP_TARGET=str(to), PIP_NO_DEPS='1', PIP_NO_BUILD_ISOLATION='0', PIP_NO_INDEX='1',
                    GIT_CONFIG_COUNT='1', GIT_CONFIG_KEY_0=f'url.{repo.as_uri()}.insteadOf', GIT_CONFIG_VALUE_0=SET)
     assert out.strip().endswith(str(to/'notes'/'__init__.py')), out
-    assert (to/'notes'/'mnist.npz').exists()
+    assert all((to/'notes'/f'{n}.npz').exists() for n in ('mnist', 'mnist_test', 'fashion', 'fashion_test'))
 
 def test_the_package_is_found_where_it_is(tmp_path):
     "Neither cell does anything where there is a package, though a notebook's folder is first on the path"

@@ -6,6 +6,7 @@ except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
 from fastcore.docments import docments
 from project import MODULES, ROOT, none
 
+DATA = {f'notes/{n}' for n in ('mnist.npz', 'mnist_test.npz', 'mnist.LICENSE', 'fashion.npz', 'fashion_test.npz', 'fashion.LICENSE')}
 each = pytest.mark.parametrize('module', MODULES)
 
 def sh(*args, **kw):
@@ -57,11 +58,11 @@ def test_wheel_holds_the_package_and_nothing_else(built):
     wheel, _ = built
     with zipfile.ZipFile(wheel) as z: names = z.namelist()
     inside = {n for n in names if '.dist-info/' not in n}
-    assert inside == {'notes/mnist.npz', 'notes/mnist.LICENSE', *(f'notes/{p.name}' for p in (ROOT/'notes').glob('*.py'))}
-    for licence in ('LICENSE', 'notes/mnist.LICENSE'):
+    assert inside == {*DATA, *(f'notes/{p.name}' for p in (ROOT/'notes').glob('*.py'))}
+    for licence in ('LICENSE', 'notes/mnist.LICENSE', 'notes/fashion.LICENSE'):
         with zipfile.ZipFile(wheel) as z: text = z.read(next(n for n in names if n.endswith(f'.dist-info/licenses/{licence}')))
         assert len(text) > 200 and text == (ROOT/licence).read_bytes()
-    assert wheel.stat().st_size < 11e6, "the data may take 10 MB"
+    assert wheel.stat().st_size < 50e6, "the wheel may take 50 MB"
     m = metadata(wheel)
     assert (m['Name'], m['Version'], m['Requires-Python']) == ('foundation-notes', version(), '>=3.10')
     needs = {re.match(r'[\w-]+', r)[0] for r in m.get_all('Requires-Dist') if 'extra ==' not in r}
@@ -76,7 +77,7 @@ def imported():
 
 def test_sdist_holds_what_builds_it(built):
     with tarfile.open(built[1]) as t: names = {n.partition('/')[2] for n in t.getnames()}
-    assert {'setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', 'notes/mnist.npz', 'notes/mnist.LICENSE'} <= names
+    assert {'setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', *DATA} <= names
     assert not [n for n in names if n.startswith(('tests', 'nbs', 'tools', '_'))]
 
 def readme_example():
@@ -186,7 +187,7 @@ def test_citation_agrees_with_the_package():
     assert c['cff-version'] == '1.2.0' and c['type'] == 'software' and c['version'] == version()
     assert all(a.keys() <= {'name', 'given-names', 'family-names', 'orcid', 'affiliation', 'email', 'website'} and a for a in c['authors'])
     project = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['project']
-    assert [a['name'] for a in c['authors']] == [a['name'] for a in project['authors']] and project['license'] == f"{c['license']} AND {c['references'][0]['license']}"
+    assert [a['name'] for a in c['authors']] == [a['name'] for a in project['authors']] and project['license'] == ' AND '.join([c['license'], *(r['license'] for r in c['references'] if r['type'] == 'data')])
     assert c['abstract'] == project['description'] + '.' and '/OWNER/' not in str(c)
     if '/OWNER/' not in (url := project['urls']['Repository']): assert c['repository-code'] == url
 

@@ -62,7 +62,7 @@ def key(path):
     mods = {m for p in notebooks() if p.name <= path.name and (m := module_of(read(p)))}  # 00 borrows one of a later notebook
     mods |= {m for c in code_cells(nb) for m in re.findall(r'^from notes\.(\w+) import', c.source, re.M)}
     h = hashlib.sha256(platform.python_version().encode())
-    for f in [Path(__file__), Path(__file__).with_name('directives.py'), ROOT/'requirements.txt', NOTES/'mnist.npz', *(NOTES/f'{m}.py' for m in sorted(mods))]:
+    for f in [Path(__file__), Path(__file__).with_name('directives.py'), ROOT/'requirements.txt', *sorted(NOTES.glob('*.npz')), *(NOTES/f'{m}.py' for m in sorted(mods))]:
         if f.exists(): h.update(f.read_bytes())
     h.update(json.dumps([c.source for i, c in enumerate(nb.cells) if i == 0 or c.cell_type == 'code']).encode())
     return h.hexdigest()
