@@ -76,27 +76,27 @@ def fetched(place, sha256=None, base='~/.fastdownload'):
 
 # ---- One training
 
-def network(settings, channels, size, classes):
-    "Four convolutions with the activation of these settings, and a linear layer"
-    from notes.activations import GeneralReLU
+def network(activation, channels, size, classes):
+    "Four convolutions, each with what `activation` makes behind it, and a linear layer"
     from notes.convolutions import Conv2d, Flatten, conv_size
     from notes.modules import Linear, Sequential
     layers = []
     for a, b in zip((channels, *WIDTHS), WIDTHS):
-        layers += [Conv2d(a, b, 3, stride=2, padding=1, a=0.), GeneralReLU(**settings)]
+        layers += [Conv2d(a, b, 3, stride=2, padding=1, a=0.), activation()]
         size = conv_size(size, 3, 2, 1)
     return Sequential(*layers, Flatten(), Linear(b*size*size, classes))
 
 def one(sets, settings, lr, seed, epochs=EPOCHS):
     "Accuracy on the validation images in %, and seconds, of one training"
     import time
+    from notes.activations import GeneralReLU
     from notes.exports import set_seed
     from notes.learner import Learner
     from notes.optimizers import Momentum, Schedule, one_cycle
     from notes.training import CrossEntropy, evaluate, get_dls
     x, y = sets[0].x, sets[0].y
     set_seed(seed)
-    model = network(settings, x.shape[1], x.shape[2], int(y.max())+1)
+    model = network(lambda: GeneralReLU(**settings), x.shape[1], x.shape[2], int(y.max())+1)
     train, valid = get_dls(*sets, BATCH, seed=seed)
     start = time.perf_counter()
     Learner(model, (train, None), CrossEntropy(), Momentum, lr, [Schedule(one_cycle)]).fit(epochs)
