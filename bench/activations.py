@@ -5,8 +5,8 @@ convolutions of 3×3 weights with stride 2, each followed by the activation, and
 ReLU, whatever follows; the linear layer's and the biases as PyTorch draws them) and get the same batches of 128 in the same order, for two epochs with momentum and the one-cycle schedule. The activation is the only difference, but for the highest
 learning rate of the schedule: each has its own, with the best mean accuracy over two seeds on a grid in which each rate is twice the one before. Where the best one lies at an end of the grid, the grid is continued there. The seeds of the figures had no part in that.
 
-The 50,000 training images and the 10,000 validation images of MNIST and Fashion-MNIST are used, and no test image. Rates are chosen on the validation images on which they are then compared, which flatters each of them a little, and all alike. What is kept is the accuracy for each seed, the mean, and the
-95% interval of the mean by Student's t; and seed by seed the percentage points by which an activation is ahead of the ReLU, with mean and interval. An interval that holds 0 says that these seeds don't tell the two apart. Initialisation for a ReLU may favour the ReLU, and what holds for a small network after two epochs needn't
+The 50,000 training images and the 10,000 validation images of MNIST and Fashion-MNIST are used, and no test image. Rates are chosen on the validation images on which they are then compared, which flatters each of them a little, and all alike. What is kept is the accuracy for each seed, and the mean with
+the interval in which the true mean lies with a probability of 0.95, by Student's t; and seed by seed the percentage points by which an activation is ahead of the ReLU, with mean and interval. An interval that holds 0 says that these seeds don't tell the two apart. Initialisation for a ReLU may favour the ReLU, and what holds for a small network after two epochs needn't
 hold for another.
 
 On images of yours, the same is `python -m bench activations --folder PATH`, where PATH holds a folder `train` and a folder `val` with a folder of images for each class. They are brought to 64×64 pixels, and trained on for ten epochs. An archive's address does as well, with `--sha256` and what the whole
@@ -28,10 +28,11 @@ def digits(get, n=None):
 
 def normalized(x, y, xv, yv):
     "Sets of images with a mean of 0 and a standard deviation of 1 in each channel of the training set"
+    import torch
     from notes.fully_connected import normalize
     from notes.training import Dataset
     stats = [(c.mean(), c.std()) for c in x.unbind(1)]
-    norm = lambda t: __import__('torch').stack([normalize(c, *s) for c, s in zip(t.unbind(1), stats)], 1)
+    norm = lambda t: torch.stack([normalize(c, *s) for c, s in zip(t.unbind(1), stats)], 1)
     return Dataset(norm(x), y), Dataset(norm(xv), yv)
 
 def from_folder(path, size=SIZE):

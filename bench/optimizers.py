@@ -3,8 +3,8 @@
 The optimisers of [07_optimizers](07_optimizers.ipynb), with the settings that PyTorch gives them by default (momentum is 0.9 for plain and for Nesterov's momentum), train the network of the section before, with ReLU, for one epoch over Fashion-MNIST's 50,000 training images in batches of 128: once at a constant rate, and once with the
 one-cycle schedule. Muon moves the convolutions' kernels, each a row of a matrix, and AdamW at a tenth of its rate the linear layer and the biases. For a seed, all begin with the same weights and get the same batches in the same order.
 
-Each optimiser has its own rate for each of the two schedules, the one with the best mean accuracy over two seeds on a grid of six, each twice the one before, which is continued where the best one lies at an end. The seeds of the figures had no part in that; the validation images, the same 10,000, had. What is kept is the accuracy for each seed, the mean, and its 95% interval by
-Student's t, and seed by seed the percentage points by which an optimiser is ahead of SGD. Two optimisers whose intervals overlap are not told apart by so few seeds, and an epoch says little about a long training.
+Each optimiser has its own rate for each of the two schedules, the one with the best mean accuracy over two seeds on a grid of six, each twice the one before, which is continued where the best one lies at an end. The seeds of the figures had no part in that; the validation images, the same 10,000, had. What is kept is the accuracy for each seed, and the mean with the interval in which the true
+mean lies with a probability of 0.95, by Student's t; and seed by seed the percentage points by which an optimiser is ahead of SGD. Two optimisers whose intervals overlap are not told apart by so few seeds, and an epoch says little about a long training.
 
 Then the cost of a step by itself, forward and backward pass left out: all parameters of the network of [04_convolutions](04_convolutions.ipynb), for Muon its four matrices (kernels as rows), beside the same rule in `torch.optim` with `foreach=True` where it takes that. Before anything is timed, both must have moved the parameters alike over three steps. PyTorch's Muon multiplies its matrices in
 bfloat16.
@@ -83,8 +83,8 @@ def check(name, opts):
     for opt in opts.values():
         ps = [p for g in opt.param_groups for p in g['params']]
         before, grads = [p.clone() for p in ps], [p.grad.clone() for p in ps]
-        for _ in range(3):
-            for p, g in zip(ps, grads): p.grad.copy_(g)  # PyTorch's Nesterov with foreach adds to the gradients themselves
+        for i in range(3):
+            for p, g in zip(ps, grads): p.grad.copy_(g*(1+i))  # PyTorch's Nesterov with foreach adds to the gradients themselves
             opt.step()
         moved.append([p-q for p, q in zip(ps, before)])
     if not all(rel_error(a, b) < (.1 if name == 'Muon' else 1e-3) for a, b in zip(*moved)): raise RuntimeError(f"{name}: the steps differ")
