@@ -12,7 +12,8 @@ def show(con, d):
         for r in rows: t.add_row(*r)
         con.print(t)
     for group, head, rows in figure_tables(d): table(group, head, rows)
-    table(docs(d['name'])[0], RATIOS, map(ratio_row, d['ratios']), caption=about(d))
+    if d['ratios']: table(docs(d['name'])[0], RATIOS, map(ratio_row, d['ratios']))
+    con.print(f"{docs(d['name'])[0]}: {about(d)}")
     for k, why in d['missing'].items(): con.print(f'[bold]Missing: {k}[/] ({why})')
 
 def main():

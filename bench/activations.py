@@ -88,8 +88,7 @@ def network(activation, channels, size, classes):
     return Sequential(*layers, Flatten(), Linear(b*size*size, classes))
 
 def one(sets, settings, lr, seed, epochs=EPOCHS):
-    "Accuracy on the validation images in %, and seconds, of one training"
-    import time
+    "Accuracy on the validation images in %, after one training"
     from notes.activations import GeneralReLU
     from notes.exports import set_seed
     from notes.learner import Learner
@@ -99,9 +98,8 @@ def one(sets, settings, lr, seed, epochs=EPOCHS):
     set_seed(seed)
     model = network(lambda: GeneralReLU(**settings), x.shape[1], x.shape[2], int(y.max())+1)
     train, valid = get_dls(*sets, BATCH, seed=seed)
-    start = time.perf_counter()
     Learner(model, (train, None), CrossEntropy(), Momentum, lr, [Schedule(one_cycle)]).fit(epochs)
-    return 100*evaluate(model, CrossEntropy(), valid)[1], time.perf_counter()-start
+    return 100*evaluate(model, CrossEntropy(), valid)[1]
 
 # ---- All of them
 
@@ -129,7 +127,7 @@ def run(b):
     for data, load in datasets.items():
         sets, at, right = load(), {}, {}
         def accuracy(name, lr, seed):
-            return b.once(f'{data}, {name}, {lr:g}, seed {seed}', lambda: one(sets, ACTIVATIONS[name], lr, seed, epochs))[0]
+            return b.once(f'{data}, {name}, {lr:g}, seed {seed}', lambda: one(sets, ACTIVATIONS[name], lr, seed, epochs))
         for name in ACTIVATIONS:
             grid, at[name] = tuned(lambda lr, seed: accuracy(name, lr, seed), rates, tuning, 0 if b.quick else MOST)
             for lr, values in grid.items(): b.keep_seeds(f'{data}, tuning', f'{name} at {lr:g}', '%', values, tuning, activation=name, lr=lr)

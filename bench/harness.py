@@ -38,7 +38,8 @@ class Run:
     def __init__(self, name, quick=False, threads=1, seed=0, folder=None, kept=None):
         self.name, self.quick, self.threads, self.seed, self.folder, self.kept = name, quick, threads, seed, folder, kept
         self.figures, self.ratios, self.missing, self.peers = [], [], {}, {}
-        self.done = dict(map(json.loads, kept.read_text().splitlines())) if kept and kept.exists() else {}
+        before = [json.loads(l) for l in kept.read_text().splitlines()] if kept and kept.exists() else []
+        self.done, self.earlier = {key: value for key, value, _ in before}, sum(seconds for *_, seconds in before)
 
     def keep(self, group, name, unit, values, /, **more):
         self.figures.append({'group': group, 'name': name, 'unit': unit, **spread(values), **more})
@@ -50,10 +51,11 @@ class Run:
     def once(self, key, f):
         "What `f()` returned under the name `key`, which is kept so that a run that is broken off can go on"
         if key not in self.done:
+            start = time.perf_counter()
             self.done[key] = f()
             if self.kept:
                 self.kept.parent.mkdir(parents=True, exist_ok=True)
-                with self.kept.open('a') as o: o.write(json.dumps([key, self.done[key]])+'\n')
+                with self.kept.open('a') as o: o.write(json.dumps([key, self.done[key], time.perf_counter()-start])+'\n')
         return self.done[key]
 
     def times(self, group, fs, repeats=9, min_time=.02, **more):
@@ -180,7 +182,7 @@ def measure(bench, quick, threads, seed=0, folder=None, kept=None):
     bench.run(res)
     command = shlex.join(['python', '-m', 'bench', name, *['--quick']*quick, *(['--threads', str(threads)] if threads != 1 else []), *(['--folder', str(folder)] if folder else [])])
     return {'name': name, 'date': when.isoformat(timespec='seconds'), 'command': command, 'commit': commit(), 'quick': quick, 'seed': seed,
-            'threads': threads, 'load_before': load, 'seconds': time.perf_counter()-start, 'machine': machine(),
+            'threads': threads, 'load_before': load, 'seconds': time.perf_counter()-start+res.earlier, 'machine': machine(),
             'versions': versions() | res.peers, 'missing': res.missing, 'ratios': res.ratios, 'figures': res.figures}
 
 def save(result, folder):

@@ -115,6 +115,7 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path):
     for _ in range(2):
         b = harness.Run('x', kept=kept)
         assert b.once('a', f(1)) == [1, 1.5] == b.once('a', f(1)) and b.once('b', f(2)) == [2, 1.5]
+    assert b.earlier > 0
     assert calls == [1, 2] and len(kept.read_text().splitlines()) == 2
     b = harness.Run('x')
     assert b.once('a', f(3)) == b.once('a', f(4)) == [3, 1.5]
@@ -251,7 +252,7 @@ def test_an_activation_is_the_only_difference():
     for net in nets[1:]: assert all(map(torch.equal, net.parameters(), nets[0].parameters()))
     outs = [net(sets[0].x[:50]) for net in nets]
     assert outs[0].shape == (50, 10) and all(not o.equal(outs[0]) for o in outs[1:])
-    got = [a.one(sets, settings, .05, 3, 1)[0] for settings in (*a.ACTIVATIONS.values(), a.ACTIVATIONS[a.BASE])]
+    got = [a.one(sets, settings, .05, 3, 1) for settings in (*a.ACTIVATIONS.values(), a.ACTIVATIONS[a.BASE])]
     assert got[0] == got[-1] and len({*got}) > 1 and set(a.TUNING).isdisjoint(a.SEEDS)
 
 @pytest.fixture
@@ -329,7 +330,7 @@ def test_optimisers_step_alike_and_muon_moves_everything():
     opt.zero_grad()
     assert all(p.grad is None for p in params)
     sets = o.digits(get_fashion, 200)
-    assert o.one(sets, 'Muon', 'one_cycle', .02, 3)[0] == o.one(sets, 'Muon', 'one_cycle', .02, 3)[0]
+    assert o.one(sets, 'Muon', 'one_cycle', .02, 3) == o.one(sets, 'Muon', 'one_cycle', .02, 3)
 
 @pytest.mark.parametrize('name', ['activations', 'optimizers'])
 def test_figures_with_seeds_are_drawn(name, tmp_path):
