@@ -17,7 +17,7 @@ ACTIVATIONS = {'ReLU': {}, 'ReLU − 0.5': {'sub': .5}, 'ReLU^0.9 − 0.5': {'su
 BASE = 'ReLU'
 WIDTHS, BATCH, EPOCHS, FOLDER_EPOCHS, SIZE = (8, 16, 32, 32), 128, 2, 10, 64
 RATES, MOST = [.0125*2**i for i in range(6)], 4  # the grid, and how far it is continued at most
-TUNING, SEEDS = (0, 1), tuple(range(2, 10))
+TUNING, SEEDS = (0, 1), tuple(range(2, 7))
 
 # ---- Images
 

@@ -4,7 +4,7 @@ The optimisers of [07_optimizers](07_optimizers.ipynb), with the settings that P
 one-cycle schedule. Muon moves the convolutions' kernels, each a row of a matrix, and AdamW at a tenth of its rate the linear layer and the biases. For a seed, all begin with the same weights and get the same batches in the same order.
 
 Each optimiser has its own rate for each of the two schedules, the one with the best mean accuracy over two seeds on a grid of six, each twice the one before, which is continued where the best one lies at an end. The seeds of the figures had no part in that; the validation images, the same 10,000, had. What is kept is the accuracy for each seed, and the mean with the interval in which the true
-mean lies with a probability of 0.95, by Student's t; and seed by seed the percentage points by which an optimiser is ahead of SGD. Two optimisers whose intervals overlap are not told apart by so few seeds, and an epoch says little about a long training.
+mean lies with a probability of 0.95, by Student's t; and seed by seed the percentage points by which an optimiser is ahead of SGD. Where its interval holds 0, these seeds don't tell it from SGD. And an epoch says little about a long training.
 
 Then the cost of a step by itself, forward and backward pass left out: all parameters of the network of [04_convolutions](04_convolutions.ipynb), for Muon its four matrices (kernels as rows), beside the same rule in `torch.optim` with `foreach=True` where it takes that. Before anything is timed, both must have moved the parameters alike over three steps. PyTorch's Muon multiplies its matrices in
 bfloat16.
