@@ -1,5 +1,5 @@
 "Measure side by side, and keep what came out together with what it was measured on"
-import ast, importlib.metadata, json, math, os, platform, random, re, shlex, statistics, subprocess, sys, time
+import ast, importlib.metadata, json, os, platform, random, re, shlex, statistics, subprocess, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,19 +16,10 @@ def spread(values):
     q1, mid, q3 = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else [*values]*3
     return {'median': mid, 'q1': q1, 'q3': q3, 'repeats': len(values)}
 
-def student(n, p=.95):
-    "How many standard errors on each side of the mean of `n` values hold the true one with probability `p`: Student's t for n-1 degrees of freedom"
-    steps = 20_000  # with t = √(n-1)·tan a, the density is cos(a)^(n-2): the area from 0 on, by the midpoint rule
-    heights = [math.cos((i+.5)/steps*math.pi/2)**(n-2) for i in range(steps)]
-    area, whole = 0, sum(heights)
-    for i, h in enumerate(heights):
-        if area+h >= p*whole: return math.sqrt(n-1)*math.tan((i+(p*whole-area)/h)/steps*math.pi/2)
-        area += h
-
 def interval(values):
     "Mean, and half of the interval that holds the true one with probability 0.95; None for that where there is one value only"
-    n = len(values)
-    return {'mean': statistics.fmean(values), 'half': student(n)*statistics.stdev(values)/math.sqrt(n) if n > 1 else None}
+    from notes.activations import mean_interval
+    return dict(zip(('mean', 'half'), mean_interval(values) if len(values) > 1 else (values[0], None)))
 
 class Run:
     """One run of a benchmark: `figures` are what was measured, `ratios` what is compared with an aim, `missing` what could not be had
