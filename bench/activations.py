@@ -130,7 +130,7 @@ def run(b):
             return b.once(f'{data}, {name}, {lr:g}, seed {seed}', lambda: one(sets, ACTIVATIONS[name], lr, seed, epochs))
         for name in ACTIVATIONS:
             grid, at[name] = tuned(lambda lr, seed: accuracy(name, lr, seed), rates, tuning, 0 if b.quick else MOST)
-            for lr, values in grid.items(): b.keep_seeds(f'{data}, tuning', f'{name} at {lr:g}', '%', values, tuning, activation=name, lr=lr)
+            for lr, values in grid.items(): b.keep(f'{data}, tuning', f'{name} at {lr:g}', '%', values, values=values, seeds=tuning, activation=name, lr=lr)
         for seed in seeds:
             for name in ACTIVATIONS: right.setdefault(name, []).append(accuracy(name, at[name], seed))
         for name, values in right.items(): b.keep_seeds(data, name, '%', values, seeds, lr=at[name])

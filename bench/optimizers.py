@@ -111,7 +111,7 @@ def run(b):
         for name in names:
             def accuracy(lr, seed): return b.once(f'{name}, {schedule}, {lr:g}, seed {seed}', lambda: one(sets, name, schedule, lr, seed))
             grid, best = tuned(accuracy, GRIDS[name][2:4] if b.quick else GRIDS[name], tuning, most)
-            for lr, values in grid.items(): b.keep_seeds(f'{group}, tuning', f'{name} at {lr:g}', '%', values, tuning, optimiser=name, lr=lr)
+            for lr, values in grid.items(): b.keep(f'{group}, tuning', f'{name} at {lr:g}', '%', values, values=values, seeds=tuning, optimiser=name, lr=lr)
             right[name] = [accuracy(best, seed) for seed in seeds]
             b.keep_seeds(group, name, '%', right[name], seeds, lr=best)
         for name in names:
