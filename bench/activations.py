@@ -6,7 +6,7 @@ ReLU, whatever follows; the linear layer's and the biases as PyTorch draws them)
 learning rate of the schedule: each has its own, with the best mean accuracy over two seeds on a grid in which each rate is twice the one before. Where the best one lies at an end of the grid, the grid is continued there. The seeds of the figures had no part in that.
 
 The 50,000 training images and the 10,000 validation images of MNIST and Fashion-MNIST are used, and no test image. Rates are chosen on the validation images on which they are then compared, which flatters each of them a little, and all alike. What is kept is the accuracy for each seed, and the mean with
-the interval in which the true mean lies with a probability of 0.95, by Student's t; and seed by seed the percentage points by which an activation is ahead of the ReLU, with mean and interval. An interval that holds 0 says that these seeds don't tell the two apart. Initialisation for a ReLU may favour the ReLU, and what holds for a small network after two epochs needn't
+the interval in which the true mean lies with a probability of 0.95, by Student's t; and seed by seed the percentage points by which an activation is ahead of the ReLU, with mean and interval. An interval that holds 0 says that these seeds don't tell the two apart; and of twenty such intervals, one misses the true mean. Initialisation for a ReLU may favour the ReLU, and what holds for a small network after two epochs needn't
 hold for another.
 
 On images of yours, the same is `python -m bench activations --folder PATH`, where PATH holds a folder `train` and a folder `val` with a folder of images for each class. They are brought to 64×64 pixels, and trained on for ten epochs. An archive's address does as well, with `--sha256` and what the whole
@@ -17,7 +17,7 @@ ACTIVATIONS = {'ReLU': {}, 'ReLU − 0.5': {'sub': .5}, 'ReLU^0.9 − 0.5': {'su
 BASE = 'ReLU'
 WIDTHS, BATCH, EPOCHS, FOLDER_EPOCHS, SIZE = (8, 16, 32, 32), 128, 2, 10, 64
 RATES, MOST = [.0125*2**i for i in range(6)], 4  # the grid, and how far it is continued at most
-TUNING, SEEDS = (0, 1), tuple(range(2, 7))
+TUNING, SEEDS = (0, 1), tuple(range(2, 12))
 
 # ---- Images
 

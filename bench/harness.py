@@ -201,7 +201,7 @@ def fmt(value, unit):
 
 def fmt_mean(f):
     "A mean and half of its interval, in the digits that a percentage point needs"
-    return f"{f['mean']:{'+' if f['unit'] == 'pp' else ''}.2f}"+(f" ± {f['half']:.2f}" if f['half'] is not None else '')
+    return f"{f['mean']:{'+' if f['unit'] == 'pp' else ''}.2f}".replace('-', '−')+(f" ± {f['half']:.2f}" if f['half'] is not None else '')
 
 def fmt_range(a, b, unit):
     a, b = fmt(a, unit), fmt(b, unit)

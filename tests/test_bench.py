@@ -109,7 +109,7 @@ def test_the_interval_of_a_mean():
     b.keep_seeds('g', 'a', 'pp', [-.5, .1], (4, 5))
     assert b.figures[0]['values'] == [98., 98.5] and b.figures[0]['seeds'] == [4, 5] and b.figures[0]['median'] == 98.25
     _, head, (row,) = next(harness.figure_tables({'figures': b.figures}))
-    assert head == ['', 'accuracy', 'points more', 'learning rate', 'repeats'] and row == ['a', '98.25 ± 3.18%', '-0.20 ± 3.81', '0.05', '2']
+    assert head == ['', 'accuracy', 'points more', 'learning rate', 'repeats'] and row == ['a', '98.25 ± 3.18%', '−0.20 ± 3.81', '0.05', '2']
 
 def test_a_run_that_was_broken_off_goes_on(tmp_path):
     calls, kept = [], tmp_path/'sub'/'x.jsonl'
