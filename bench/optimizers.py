@@ -4,14 +4,14 @@ The optimisers of [07_optimizers](07_optimizers.ipynb), with the settings that P
 one-cycle schedule. Muon moves the convolutions' kernels, each a row of a matrix, and AdamW at a tenth of its rate the linear layer and the biases. For a seed, all begin with the same weights and get the same batches in the same order.
 
 Each optimiser has its own rate for each of the two schedules, the one with the best mean accuracy over two seeds on a grid of six, each twice the one before, which is continued where the best one lies at an end. The seeds of the figures had no part in that; the validation images, the same 10,000, had. What is kept is the accuracy for each seed, and the mean with the interval in which the true
-mean lies with a probability of 0.95, by Student's t; and seed by seed the percentage points by which an optimiser is ahead of SGD. Where its interval holds 0, these seeds don't tell it from SGD. And an epoch says little about a long training.
+mean lies with a probability of 0.95, by Student's t; and seed by seed the percentage points by which an optimiser is ahead of momentum. Where its interval holds 0, these seeds don't tell the two apart. A training that fails, as one may at a rate that two other seeds got along with, counts with what it reads right, a tenth or so. And an epoch says little about a long training.
 
 Then the cost of a step by itself, forward and backward pass left out: all parameters of the network of [04_convolutions](04_convolutions.ipynb), for Muon its four matrices (kernels as rows), beside the same rule in `torch.optim` with `foreach=True` where it takes that. Before anything is timed, both must have moved the parameters alike over three steps. PyTorch's Muon multiplies its matrices in
 bfloat16.
 """
 from .activations import BATCH, MOST, TUNING, digits, network, tuned
 
-EPOCHS, SEEDS, BASE = 1, tuple(range(2, 7)), 'SGD'
+EPOCHS, SEEDS, BASE = 1, tuple(range(2, 7)), 'Momentum'
 MODES = {'': 'constant', ', one cycle': 'one_cycle'}  # what is added to a group's name: schedule
 RATE = .025, .0125, .0125, .00025, .0005, .0005, .0025  # the least of each grid
 THEIRS = {'SGD': ('SGD', {}), 'Momentum': ('SGD', {'momentum': .9}), 'Nesterov momentum': ('SGD', {'momentum': .9, 'nesterov': True}), 'RMSProp': ('RMSprop', {}),
@@ -117,17 +117,24 @@ def run(b):
         for name in names:
             if name != BASE: b.keep_seeds(group, name, 'pp', [x-y for x, y in zip(right[name], right[BASE])], seeds, than=BASE)
 
-ALT = "Accuracy after an epoch, a row for each optimiser: the mean with its interval and a small dot for each seed, at a constant rate and, below it, with the one-cycle schedule."
+ALT = "Accuracy after an epoch, a row for each optimiser: the mean with its interval and a small dot for each seed, at a constant rate and, below it, with the one-cycle schedule. What lies to the left of the axis is written there as a number."
 def draw(d, fig):
-    "Accuracy of each optimiser"
+    "Accuracy of each optimiser; the axis begins a little below the least mean but for trainings that fail"
+    import statistics
     ax = fig.subplots()
-    for j, (more, schedule) in enumerate(MODES.items()):
-        rows = [f['%'] for f in d['Fashion-MNIST'+more].values()]
+    fig.set_size_inches(5.2, 5)
+    groups = {schedule: [f['%'] for f in d['Fashion-MNIST'+more].values()] for more, schedule in MODES.items()}
+    every = [v for rows in groups.values() for f in rows for v in f['values']]
+    least = statistics.quantiles(every, n=10)[0]-3
+    for j, (schedule, rows) in enumerate(groups.items()):
         at = [i+.36*j-.18 for i in range(len(rows))]
         ax.errorbar([f['mean'] for f in rows], at, xerr=[f['half'] or 0 for f in rows], fmt='os'[j], color=f'C{j}', ls='', capsize=3, label=['constant rate', 'one cycle'][j])
-        for y, f in zip(at, rows): ax.plot(f['values'], [y+.12]*len(f['values']), 'o', color='C4', ms=2, ls='')
+        for y, f in zip(at, rows):
+            ax.plot(f['values'], [y+.13]*len(f['values']), 'o', color='C4', ms=2, ls='')
+            if out := [v for v in f['values'] if v < least]: ax.text(least, y+.13, ' ← '+', '.join(f'{v:.0f} %' for v in out), va='center', fontsize=8)
     ax.set_yticks(range(len(rows)), list(d['Fashion-MNIST']))
     ax.set_xlabel('% of the validation images')
+    ax.set_xlim(least, max(every)+1)
     ax.invert_yaxis()
     ax.grid(axis='y', visible=False)
     fig.legend(loc='outside lower center', ncols=2)
