@@ -1,5 +1,6 @@
 "Measure, print a table, and keep the figures in bench/results/NAME.json, which the site shows"
 import argparse, importlib, sys
+from pathlib import Path
 from . import NAMES
 from .harness import RATIOS, RESULTS, ROOT, about, docs, figure_tables, measure, ratio_row, save
 
@@ -11,7 +12,8 @@ def show(con, d):
         for r in rows: t.add_row(*r)
         con.print(t)
     for group, head, rows in figure_tables(d): table(group, head, rows)
-    table(docs(d['name'])[0], RATIOS, map(ratio_row, d['ratios']), caption=about(d))
+    if d['ratios']: table(docs(d['name'])[0], RATIOS, map(ratio_row, d['ratios']))
+    con.print(f"{docs(d['name'])[0]}: {about(d)}")
     for k, why in d['missing'].items(): con.print(f'[bold]Missing: {k}[/] ({why})')
 
 def main():
@@ -21,15 +23,28 @@ def main():
     ap.add_argument('--quick', action='store_true', help="few repeats and small sizes, to see that it works; kept in _build/bench")
     ap.add_argument('--threads', type=int, default=1, help="threads of PyTorch and BLAS (default: 1)")
     ap.add_argument('--out', help="folder for the figures (default: bench/results)")
+    ap.add_argument('--folder', help="for activations: a folder of images of yours in place of the digits, or the address of an archive of one (see there)")
+    ap.add_argument('--sha256', help="what the whole archive must hash to before it is opened")
+    ap.add_argument('--resume', action='store_true', help="go on with the trainings that a run of the same code, broken off, has kept in _build/bench")
     args = ap.parse_args()
     if unknown := set(args.names)-set(NAMES): ap.error(f"no benchmark {', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
     sys.stdout.reconfigure(errors='replace')
     if args.list: return print('\n'.join(f'{n:8} {docs(n)[0]}' for n in NAMES))
     from rich.console import Console
     con = Console(highlight=False, soft_wrap=True)
+    if args.folder and args.names != ['activations']: ap.error("--folder is for activations alone")
+    build, folder = ROOT/'_build'/'bench', None
+    if args.folder:
+        from .activations import fetched
+        try: folder = fetched(args.folder, args.sha256)
+        except ValueError as e: ap.error(str(e))
+    out = Path(args.out or (build/folder.name if folder else build if args.quick else RESULTS))
     for n in args.names or NAMES:
-        d = measure(importlib.import_module(f'bench.{n}'), args.quick, args.threads)
-        path = save(d, args.out or (ROOT/'_build'/'bench' if args.quick else RESULTS))
+        kept = None if args.quick else build/'kept'/f"{n}{f'-{folder.name}' if folder else ''}.jsonl"
+        if kept and not args.resume: kept.unlink(missing_ok=True)
+        d = measure(importlib.import_module(f'bench.{n}'), args.quick, args.threads, folder=folder, kept=kept)
+        path = save(d, out)
+        if kept: kept.unlink(missing_ok=True)
         show(con, d)
         con.print(f"{path}, in {d['seconds']:.0f} s\n")
 

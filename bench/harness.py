@@ -16,14 +16,38 @@ def spread(values):
     q1, mid, q3 = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else [*values]*3
     return {'median': mid, 'q1': q1, 'q3': q3, 'repeats': len(values)}
 
-class Run:
-    "One run of a benchmark: `figures` are what was measured, `ratios` what is compared with an aim, `missing` what could not be had"
-    def __init__(self, name, quick=False, threads=1, seed=0):
-        self.name, self.quick, self.threads, self.seed = name, quick, threads, seed
-        self.figures, self.ratios, self.missing, self.peers = [], [], {}, {}
+def interval(values):
+    "Mean, and half of the interval that holds the true one with probability 0.95; None for that where there is one value only"
+    from notes.activations import mean_interval
+    return dict(zip(('mean', 'half'), mean_interval(values) if len(values) > 1 else (values[0], None)))
 
-    def keep(self, group, name, unit, values, **more):
+class Run:
+    """One run of a benchmark: `figures` are what was measured, `ratios` what is compared with an aim, `missing` what could not be had
+
+    `folder` is where images of the user's lie, for a benchmark that takes some. What `once` has done is kept in the file `kept`.
+    """
+    def __init__(self, name, quick=False, threads=1, seed=0, folder=None, kept=None):
+        self.name, self.quick, self.threads, self.seed, self.folder, self.kept = name, quick, threads, seed, folder, kept
+        self.figures, self.ratios, self.missing, self.peers = [], [], {}, {}
+        before = [json.loads(l) for l in kept.read_text().splitlines()] if kept and kept.exists() else []
+        self.done, self.earlier = {key: value for key, value, _ in before}, sum(seconds for *_, seconds in before)
+
+    def keep(self, group, name, unit, values, /, **more):
         self.figures.append({'group': group, 'name': name, 'unit': unit, **spread(values), **more})
+
+    def keep_seeds(self, group, name, unit, values, seeds, **more):
+        "The same for a value of each seed: all of them are kept, with their mean and its interval"
+        self.keep(group, name, unit, values, values=list(values), seeds=list(seeds), **interval(values), **more)
+
+    def once(self, key, f):
+        "What `f()` returned under the name `key`, which is kept so that a run that is broken off can go on"
+        if key not in self.done:
+            start = time.perf_counter()
+            self.done[key] = f()
+            if self.kept:
+                self.kept.parent.mkdir(parents=True, exist_ok=True)
+                with self.kept.open('a') as o: o.write(json.dumps([key, self.done[key], time.perf_counter()-start])+'\n')
+        return self.done[key]
 
     def times(self, group, fs, repeats=9, min_time=.02, **more):
         "Seconds of functions of this process, by the notebooks' own timer: {name: seconds in each round}"
@@ -140,16 +164,16 @@ def commit():
     try: return git('rev-parse', '--short', 'HEAD') + '+'*bool(git('status', '--porcelain', '--', 'notes', 'nbs', 'tools', 'bench/*.py')) or None
     except OSError: return None
 
-def measure(bench, quick, threads, seed=0):
+def measure(bench, quick, threads, seed=0, folder=None, kept=None):
     "Run a benchmark, a module with `run`: all that is kept of it"
     from notes.exports import set_seed
     name, load = bench.__name__.split('.')[-1], os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
-    res, start, when = Run(name, quick, threads, seed), time.perf_counter(), datetime.now(timezone.utc)
+    res, start, when = Run(name, quick, threads, seed, folder, kept), time.perf_counter(), datetime.now(timezone.utc)
     set_seed(seed)
     bench.run(res)
-    command = shlex.join(['python', '-m', 'bench', name, *['--quick']*quick, *(['--threads', str(threads)] if threads != 1 else [])])
+    command = shlex.join(['python', '-m', 'bench', name, *['--quick']*quick, *(['--threads', str(threads)] if threads != 1 else []), *(['--folder', str(folder)] if folder else [])])
     return {'name': name, 'date': when.isoformat(timespec='seconds'), 'command': command, 'commit': commit(), 'quick': quick, 'seed': seed,
-            'threads': threads, 'load_before': load, 'seconds': time.perf_counter()-start, 'machine': machine(),
+            'threads': threads, 'load_before': load, 'seconds': time.perf_counter()-start+res.earlier, 'machine': machine(),
             'versions': versions() | res.peers, 'missing': res.missing, 'ratios': res.ratios, 'figures': res.figures}
 
 def save(result, folder):
@@ -175,6 +199,10 @@ def fmt(value, unit):
     if unit == 'B': value, unit = (value/1e6, ' MB') if value >= 999.5e3 else (value/1e3, ' kB')
     return (f'{value:.3g}' if abs(value) < 999.5 else f'{value:,.0f}')+unit
 
+def fmt_mean(f):
+    "A mean and half of its interval, in the digits that a percentage point needs"
+    return f"{f['mean']:{'+' if f['unit'] == 'pp' else ''}.2f}".replace('-', '−')+(f" ± {f['half']:.2f}" if f['half'] is not None else '')
+
 def fmt_range(a, b, unit):
     a, b = fmt(a, unit), fmt(b, unit)
     number, own = re.match(r'([\d.,]+)(.*)', a).groups()
@@ -193,18 +221,20 @@ def groups(d):
     return res
 
 def figure_tables(d):
-    "Each group of figures as its name, a head and rows: time, rate where the operations are known, and memory side by side"
+    "Each group of figures as its name, a head and rows: time, rate where the operations are known, memory, and means with the half of their interval side by side"
     spread = lambda f: [fmt(f['median'], f['unit']), fmt_range(f['q1'], f['q3'], f['unit'])] if f else ['', '']
     columns = {'s': (['time', 'quartiles'], lambda fs: spread(fs.get('s'))),
                'flop': (['GFLOP/s'], lambda fs: [fmt(rate(fs), '')]),
                'B': (['memory', 'quartiles'], lambda fs: spread(fs.get('B'))),
-               '%': (['accuracy'], lambda fs: [fmt(fs['%']['median'], '%')] if '%' in fs else ['']),
+               '%': (['accuracy'], lambda fs: [fmt(fs['%']['median'], '%') if 'mean' not in fs['%'] else fmt_mean(fs['%'])+'%'] if '%' in fs else ['']),
+               'pp': (['points more'], lambda fs: [fmt_mean(fs['pp']) if 'pp' in fs else '']),
+               'lr': (['learning rate'], lambda fs: [fmt(fs['%']['lr'], '') if '%' in fs else '']),
                'rate': (['learning rate'], lambda fs: [fmt(fs['rate']['median'], '') if 'rate' in fs else '']),
                'loss': (['loss'], lambda fs: [fmt(fs['loss']['median'], '') if 'loss' in fs else '']),
                '×': (['÷ the best', 'quartiles'], lambda fs: spread(fs.get('×'))),
                'repeats': (['repeats'], lambda fs: [' and '.join(dict.fromkeys(str(f['repeats']) for f in fs.values()))])}
     for group, rows in groups(d).items():
-        known = {k for fs in rows.values() for k in (*fs, *fs.get('s', ()), 'repeats')}
+        known = {k for fs in rows.values() for k in (*fs, *fs.get('s', ()), *fs.get('%', ()), 'repeats')}
         heads, cells = zip(*(columns[k] for k in columns if k in known))
         yield group, ['', *sum(heads, [])], [[name, *(c for f in cells for c in f(fs))] for name, fs in rows.items()]
 

@@ -1,5 +1,5 @@
 "The benchmarks run, keep what they should, and name what is missing; what they measured is judged nowhere in the tests"
-import importlib, json, math, os, re, subprocess, sys
+import importlib, json, math, os, re, statistics, subprocess, sys
 from types import SimpleNamespace
 import pytest
 from project import ROOT
@@ -19,8 +19,13 @@ def complete(d):
     assert d['figures'] and all(why for why in d['missing'].values())
     assert len({(f['group'], f['name'], f['unit']) for f in d['figures']}) == len(d['figures'])
     for f in d['figures']+d['ratios']:
-        assert f['repeats'] >= (1 if d['quick'] else 3) and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss')
-        assert 0 < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
+        least = 1 if d['quick'] else 2 if f.get('group', '').endswith('tuning') else 3
+        assert f['repeats'] >= least and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss', 'pp')
+        assert (-math.inf if f['unit'] == 'pp' else 0) < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
+        if 'seeds' in f: assert len(f['values']) == len({*f['seeds']}) == f['repeats']
+        if 'mean' in f:
+            assert min(f['values']) <= f['mean'] <= max(f['values'])
+            assert f['half'] is None and f['repeats'] == 1 or f['half'] >= 0
     for r in d['ratios']: assert {'what', 'at_most', 'at_least', 'met'} <= r.keys() and (r['met'] is None) == (r['at_most'] is None and r['at_least'] is None)
 
 def bench(*args, **kw):
@@ -91,6 +96,31 @@ def test_rounds_change_the_order_and_keep_that_of_the_rows():
     assert list(got['s']) == list(names) == [f['name'] for f in b.figures] and b.missing == {'c': 'gone'}
     assert len(got['s']['a']) == 20 > len(got['s']['c'])
     assert len({''.join(calls[i:i+4]) for i in range(0, 20, 4)}) > 1
+
+def test_the_interval_of_a_mean():
+    "By hand, with Student's t from a table"
+    for n, t in ((2, 12.7062), (3, 4.3027), (5, 2.7764), (8, 2.3646), (31, 2.0423)):
+        values = [i**2/10 for i in range(n)]
+        got = harness.interval(values)
+        assert abs(got['mean']-statistics.mean(values)) < 1e-9 and abs(got['half']/(t*statistics.stdev(values)/math.sqrt(n))-1) < 1e-4
+    assert harness.interval([7.]) == {'mean': 7., 'half': None}
+    b = harness.Run('x')
+    b.keep_seeds('g', 'a', '%', [98., 98.5], (4, 5), lr=.05)
+    b.keep_seeds('g', 'a', 'pp', [-.5, .1], (4, 5))
+    assert b.figures[0]['values'] == [98., 98.5] and b.figures[0]['seeds'] == [4, 5] and b.figures[0]['median'] == 98.25
+    _, head, (row,) = next(harness.figure_tables({'figures': b.figures}))
+    assert head == ['', 'accuracy', 'points more', 'learning rate', 'repeats'] and row == ['a', '98.25 ± 3.18%', '−0.20 ± 3.81', '0.05', '2']
+
+def test_a_run_that_was_broken_off_goes_on(tmp_path):
+    calls, kept = [], tmp_path/'sub'/'x.jsonl'
+    def f(x): return lambda: calls.append(x) or [x, 1.5]
+    for _ in range(2):
+        b = harness.Run('x', kept=kept)
+        assert b.once('a', f(1)) == [1, 1.5] == b.once('a', f(1)) and b.once('b', f(2)) == [2, 1.5]
+    assert b.earlier > 0
+    assert calls == [1, 2] and len(kept.read_text().splitlines()) == 2
+    b = harness.Run('x')
+    assert b.once('a', f(3)) == b.once('a', f(4)) == [3, 1.5]
 
 def test_aims():
     b = harness.Run('x')
@@ -196,6 +226,123 @@ def test_rules_of_the_finder():
     expected = {finder.OURS: lambda rate: .01 < rate < .1, 'minimum ÷ 3': near(.033), 'minimum ÷ 4': near(.025), 'minimum ÷ 10': near(.01),
                 'steepest fall': lambda rate: rate < .1, "valley, as fastai's": lambda rate: 1e-4 < rate < 1e-1, finder.BEFORE: near(.01)}
     assert expected.keys() == finder.RULES.keys() and all(expected[k](rule(f)) for k, rule in finder.RULES.items())
+
+# ---- Activations and optimisers
+
+def test_a_rate_is_tuned_and_the_grid_continued():
+    from bench.activations import tuned
+    best = lambda at: lambda lr, seed: 90-abs(math.log2(lr/at))+seed
+    grid, lr = tuned(best(.1), [.05, .1, .2], (0, 1))
+    assert lr == .1 and list(grid) == [.05, .1, .2] and grid[.1] == [90, 91]
+    for at in (.8, .0125):
+        grid, lr = tuned(best(at), [.05, .1, .2], (0,))
+        assert lr == at and min(grid) < at < max(grid) and len(grid) == 6
+    assert len(tuned(best(1e9), [.05, .1], (0,), most=2)[0]) == 4 and tuned(best(1e9), [.05, .1], (0,), most=0)[1] == .1
+
+def test_an_activation_is_the_only_difference():
+    "Same weights and same batches, whatever the activation; one setting and seed, one result"
+    import torch
+    from bench import activations as a
+    from notes.activations import GeneralReLU
+    from notes.data import get_data
+    from notes.exports import set_seed
+    sets, nets = a.digits(get_data, 300), []
+    for settings in a.ACTIVATIONS.values():
+        set_seed(3)
+        nets.append(a.network(lambda: GeneralReLU(**settings), 1, 28, 10))
+    for net in nets[1:]: assert all(map(torch.equal, net.parameters(), nets[0].parameters()))
+    outs = [net(sets[0].x[:50]) for net in nets]
+    assert outs[0].shape == (50, 10) and all(not o.equal(outs[0]) for o in outs[1:])
+    got = [a.one(sets, settings, .05, 3, 1) for settings in (*a.ACTIVATIONS.values(), a.ACTIVATIONS[a.BASE])]
+    assert got[0] == got[-1] and len({*got}) > 1 and set(a.TUNING).isdisjoint(a.SEEDS)
+
+@pytest.fixture
+def pictures(tmp_path):
+    "A folder of pictures of two classes, light and dark, of several sizes and kinds"
+    import numpy as np
+    from PIL import Image
+    draw = np.random.default_rng(0).integers
+    for part, n in (('train', 12), ('val', 4)):
+        for c, base in (('n01 dark', 0), ('n02', 150)):
+            (tmp_path/'woof'/part/c).mkdir(parents=True)
+            for i in range(n):
+                im = Image.fromarray(draw(base, base+100, (20+i, 30, 3), dtype=np.uint8))
+                (im.convert('L') if i%2 else im).save(tmp_path/'woof'/part/c/f'{i}.{"png" if i%3 else "JPEG"}')
+    (tmp_path/'woof'/'train'/'.DS_Store').write_text('')
+    return tmp_path/'woof'
+
+def test_a_folder_of_images_is_read(pictures):
+    from bench.activations import from_folder
+    train, valid = from_folder(pictures, size=16)
+    assert train.x.shape == (24, 3, 16, 16) and valid.x.shape == (8, 3, 16, 16) and train.y.bincount().tolist() == [12, 12] and valid.y.bincount().tolist() == [4, 4]
+    for c in train.x.unbind(1): assert abs(c.mean()) < 1e-5 and abs(c.std()-1) < 1e-5
+    assert train.x[train.y == 0].max() < train.x[train.y == 1].mean()
+    for path in (pictures/'train', pictures/'train'/'n02'):
+        with pytest.raises(ValueError, match='holds no'): from_folder(path)
+    for f in (pictures/'val').rglob('*.*'): f.unlink()
+    with pytest.raises(ValueError, match='val holds no images'): from_folder(pictures)
+
+def test_the_activations_on_a_folder(pictures, tmp_path):
+    "Through the command"
+    from bench.activations import ACTIVATIONS
+    r = bench('activations', '--quick', '--folder', str(pictures), '--out', str(tmp_path/'out'), env={**os.environ, 'COLUMNS': '200'})
+    assert r.returncode == 0, r.stderr
+    d = json.loads((tmp_path/'out'/'activations.json').read_text(encoding='utf-8'))
+    complete(d)
+    assert {f['group'] for f in d['figures']} == {'woof', 'woof, tuning'} and {f['name'] for f in d['figures'] if f['group'] == 'woof'} == set(ACTIVATIONS)
+    assert d['command'].endswith(f'--folder {pictures}') and 'points more' in r.stdout
+    for args, said in ((('matmul', '--folder', str(pictures)), 'for activations alone'), (('activations', '--folder', str(tmp_path/'none')), 'there is no folder'),
+                       (('activations', '--folder', 'https://example.org/a.tgz'), 'must hash to')):
+        r = bench(*args)
+        assert r.returncode == 2 and said in r.stderr
+
+def test_an_archive_is_opened_if_it_is_the_right_one(pictures, tmp_path):
+    import hashlib, tarfile
+    from bench.activations import fetched
+    archive = tmp_path/'woof.tgz'
+    with tarfile.open(archive, 'w:gz') as t: t.add(pictures, 'woof')
+    url, right, base = archive.as_uri(), hashlib.sha256(archive.read_bytes()).hexdigest(), tmp_path/'base'
+    with pytest.raises(ValueError, match='pass its --sha256'): fetched(url)
+    with pytest.raises(ValueError, match='it was not opened'): fetched(url, '0'*64, base)
+    assert not [*base.rglob('train')] and not [*base.rglob('*.tgz')]
+    for sha256 in (right, right.upper()):
+        folder = fetched(url, sha256, base)
+        assert folder.name == 'woof' and len([*folder.rglob('*.png')]) == 20
+    assert fetched(pictures) == pictures.resolve()
+
+def test_optimisers_step_alike_and_muon_moves_everything():
+    import torch
+    from bench import optimizers as o
+    from notes.data import get_fashion
+    from notes.modules import ReLU
+    torch.manual_seed(0)
+    assert o.optimisers().keys() == o.THEIRS.keys() == o.GRIDS.keys() and all(len(g) == 6 for g in o.GRIDS.values()) and set(o.TUNING).isdisjoint(o.SEEDS)
+    for name in o.THEIRS: o.check(name, o.steppers(name))
+    opts = o.steppers('Adam')
+    opts[o.OURS].param_groups[0]['betas'] = .8, .999
+    with pytest.raises(RuntimeError, match='differ'): o.check('Adam', opts)
+    model = o.network(ReLU, 1, 28, 10)
+    params = list(model.parameters())
+    opt, before = o.muon(params, .01), [p.clone() for p in params]
+    for p in params: p.grad = torch.randn_like(p)
+    opt.step()
+    assert not any(map(torch.equal, params, before)) and sorted({g['lr'] for g in opt.param_groups}) == [.001, .01]
+    opt.zero_grad()
+    assert all(p.grad is None for p in params)
+    sets = o.digits(get_fashion, 200)
+    assert o.one(sets, 'Muon', 'one_cycle', .02, 3) == o.one(sets, 'Muon', 'one_cycle', .02, 3)
+
+@pytest.mark.parametrize('name', ['activations', 'optimizers'])
+def test_figures_with_seeds_are_drawn(name, tmp_path):
+    "From a quick run, through the command"
+    from matplotlib.figure import Figure
+    r = bench(name, '--quick', '--out', str(tmp_path))
+    assert r.returncode == 0, r.stderr
+    d = json.loads((tmp_path/f'{name}.json').read_text(encoding='utf-8'))
+    complete(d)
+    fig = Figure()
+    importlib.import_module(f'bench.{name}').draw(harness.groups(d), fig)
+    assert all(ax.lines and ax.get_yticklabels() for ax in fig.axes)
 
 # ---- The page
 

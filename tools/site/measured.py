@@ -13,7 +13,7 @@ INTRO = '''# Measured
 '''
 HOW = '''What is compared was measured in one run on one machine: each contestant in turn, round after round after a warm-up, in an order drawn anew for each round, on a fixed number of threads. So a slow moment of the machine falls on all
 of them, and the ratios, taken round by round, are worth more than the seconds; those belong to the machine that is named beside them. Every figure is a median; the
-quartiles say how far the rounds lie apart. No test depends on any of this.
+quartiles say how far the rounds lie apart. Only where a network was trained once for each of several seeds is it the mean of those, and what stands behind ± is half of the interval in which the true mean lies with a probability of 0.95 (Student's t). No test depends on any of this.
 
 '''
 # What comes first: the median of a ratio, and the words for it, true of any number
