@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from fastcore.basics import patch
 from torch import Tensor
 from .fully_connected import _check_g,kaiming_normal_
-from .hooks import *
+from .hooks import Module
 from .learner import *
 from .modules import *
 
 # %% ../nbs/06_activations.ipynb #08d52c21
 def _hooked(module, f):
-    if not hasattr(module, 'register_forward_hook'):
+    if not isinstance(module, (Module,torch.nn.Module)):
         raise TypeError(f"{type(module).__name__} takes no hooks: pass modules")
     if not callable(f): raise TypeError(f"{f!r} can't be called: pass a function")
     return module
@@ -76,6 +76,7 @@ def _found(pairs, what):
     if pairs: return pairs
     raise ValueError(f"the model has no {what}")
 
+# %% ../nbs/06_activations.ipynb #d353f7eb
 class _Rows(Callback):
     "Numbers of each batch or step, over all fits: a row for each of `names`"
     order,in_trials,in_preds = 100,False,False
@@ -185,6 +186,8 @@ def plot(self:ActivationStats,
         ax.set(ylabel=k)
     axs[0].legend(fontsize=8)
     return axs
+
+# %% ../nbs/06_activations.ipynb #00f3d115
 @patch
 def plot_hist(self:ActivationStats,
     axs=None, # matplotlib axes, one for each layer; new ones if not given
