@@ -51,9 +51,10 @@ class Hooks:
     def __exit__(self, *_): self.remove()
 
 # %% ../nbs/06_activations.ipynb #60ff95ee
+def _wide(x): return x if x.dtype==torch.float64 else x.float() # half is too coarse
 def _numbers(x, bins, limits, zero):
     "Mean, std, share near 0, share of dead channels, and a histogram, in one row"
-    x = x if x.dtype==torch.float64 else x.float()
+    x = _wide(x)
     units = x.transpose(0,1).flatten(1) if x.ndim>1 else x.reshape(1,-1)
     lo,hi = units.aminmax(dim=1)
     near,dead = (x.abs()<=zero).to(x).mean(),(lo==hi).to(x).mean()
@@ -85,7 +86,7 @@ class _Rows(Callback):
         if self._kept() is not None and self.names!=names: raise ValueError(
             f"numbers are kept of {', '.join(self.names)}, and this model has "
             f"{', '.join(names)}: add a new {type(self).__name__}")
-        self.names,self._new = names,[*self._new]
+        self.names = names
     def _kept(self):
         new,self._new = [torch.stack(r).cpu() for r in self._new],[]
         old = [] if self._table is None else [self._table]
@@ -123,6 +124,7 @@ def before_fit(self:ActivationStats):
 @patch
 def cleanup_fit(self:ActivationStats):
     if hooks := vars(self).pop('hooks', None): hooks.remove()
+    self.on,self.seen = False,{}
 
 # %% ../nbs/06_activations.ipynb #271881ee
 @patch
@@ -210,7 +212,7 @@ class UpdateStats(_Rows):
         self.ps = [*ps.values()]
     def cleanup_fit(self):
         for k in ('ps','old','grads'): vars(self).pop(k, None)
-def _size(t): return t.square().mean().sqrt()
+def _size(t): return _wide(t).square().mean().sqrt()
 
 # %% ../nbs/06_activations.ipynb #db003e42
 @patch
@@ -265,7 +267,8 @@ def kaiming_init(
     "Kaiming's normal weights in every layer that has weights, and biases of 0"
     for l in _weighted(model).values():
         kaiming_normal_(l.weight, leak)
-        if l.bias is not None: torch.nn.init.zeros_(l.bias)
+        b = getattr(l, 'bias', None)
+        if b is not None: torch.nn.init.zeros_(b)
     return model
 
 # %% ../nbs/06_activations.ipynb #49a0316c
@@ -378,7 +381,7 @@ def _t95(df):
 def mean_interval(
     values, # Numbers, one for each seed
 )->tuple[float,float]: # Mean, and how far its 95% interval reaches to either side
-    "Mean with Student's interval for more and more seeds; `ValueError` for less than 2"
+    "Mean and half its 95% interval, by Student's t; `ValueError` for less than two"
     v = torch.as_tensor(values, dtype=torch.float64)
     if v.ndim!=1 or len(v)<2: raise ValueError("pass two numbers or more")
     return v.mean().item(),_t95(len(v)-1)*v.std().item()/math.sqrt(len(v))

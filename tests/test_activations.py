@@ -124,6 +124,7 @@ def test_what_is_beyond_the_limits_counts_at_the_ends_and_no_number_nowhere():
 def test_half_precision_is_counted_in_float32(dtype):
     row = ac._numbers(torch.ones(300, 300, dtype=dtype), 2, (0., 2.), 0.)
     assert row.dtype == torch.float32 and row[5] == 90_000 and row[0] == 1
+    assert ac._size(torch.full((9,), 1e-5, dtype=dtype)).item() == pytest.approx(1e-5, rel=.02)
 
 @BOTH
 def test_who_looks_on_changes_nothing(make, loss):
@@ -330,6 +331,7 @@ def test_kaiming_init(leak):
         assert not net[0].bias.any() and net[1].weight.eq(3).all()
         assert all(p.requires_grad for p in net.parameters()) == isinstance(net, nn.Module)
     with pytest.raises(ValueError, match='no layers with weights'): ac.kaiming_init(mo.ReLU())
+    ac.kaiming_init(nn.Embedding(3, 4))  # has no bias, and no place for one
 
 class Net:
     "A random network, ours or PyTorch's, with layers of odd sizes, scales and biases"
