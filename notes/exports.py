@@ -25,7 +25,7 @@ def _marks(src):
 
 # %% ../nbs/00_exports.ipynb #5a90c6e2
 _KNOWN = {'default_exp','export','hide','echo','code-summary','eval','fig-alt','varies',
-          'alone','reaches'}
+          'alone','reaches','interactive'}
 
 def _comments(src):
     "(line, comment) in `src`; every line where Python can't tell comments from strings"

@@ -17,6 +17,22 @@ sha = lambda b: hashlib.sha256(b).hexdigest()
 GOOD = gz(PARTS)
 SHA = sha(GOOD)
 
+def idx(a, code=8):
+    "An array of bytes as an IDX file"
+    return bytes([0, 0, code, a.ndim]) + b''.join(n.to_bytes(4, 'big') for n in a.shape) + a.astype('u1').tobytes()
+CLOTHES = {part: (RNG.integers(0, 256, (n, 28, 28)), RNG.integers(0, 10, n)) for part, n in (('train', 60), ('t10k', 20))}
+name_of = lambda part, kind: f"{part}-{kind}-idx{3 if kind == 'images' else 1}-ubyte.gz"
+KEYS = [f'{part}-{kind}' for part in CLOTHES for kind in ('images', 'labels')]
+NAMES = {k: name_of(*k.split('-')) for k in KEYS}
+FILES = {NAMES[f'{part}-{kind}']: gzip.compress(idx(a), mtime=0) for part, pair in CLOTHES.items() for kind, a in zip(('images', 'labels'), pair)}
+SHAS = {k: sha(FILES[n]) for k, n in NAMES.items()}
+
+def are_clothes(tensors, part):
+    "Are they `part`, training's 60 as 50 and 10?"
+    x, y = (torch.from_numpy(a) for a in CLOTHES[part])
+    x, y, n = x.flatten(1).float()/256, y.long(), [50, 10] if part == 'train' else [20]
+    return len(tensors) == 2*len(n) and all(t.dtype == w.dtype and torch.equal(t, w) for t, w in zip((*tensors[::2], *tensors[1::2]), (*x.split(n), *y.split(n)), strict=True))
+
 def is_good(tensors):
     return all(torch.equal(t, torch.from_numpy(a)) for t, a in zip(tensors, (*PARTS[0], *PARTS[1]), strict=True))
 
@@ -25,7 +41,7 @@ def is_good(tensors):
 class Server:
     "Answers /NAME/… with the function of that name in `ways`; counts what it was asked"
     def __init__(self):
-        self.hits, self.quit, server = [], threading.Event(), self
+        self.hits, self.quit, self.ways, server = [], threading.Event(), {}, self
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *args): pass
             def do_GET(self):
@@ -45,13 +61,15 @@ class Server:
         if length != -1: h.send_header('Content-Length', str(length or len(body)))
         h.end_headers()
         h.wfile.write(body)
-    def good(self, h): self.send(h, GOOD)
+    def body(self, h): return FILES.get(h.path.rsplit('/')[-1], GOOD)
+    def mixed(self, h): getattr(self, self.ways.get(h.path.rsplit('/')[-1], 'good'))(h)
+    def good(self, h): self.send(h, self.body(h))
     def nolength(self, h): self.send(h, GOOD, -1)
     def gone(self, h): h.send_error(404)
     def broken(self, h): h.send_error(500)
-    def truncated(self, h): self.send(h, GOOD[:len(GOOD)//2], len(GOOD))
-    def cut(self, h): self.send(h, GOOD[:len(GOOD)//2], -1)
-    def corrupted(self, h): self.send(h, GOOD[:-99] + bytes([GOOD[-99] ^ 1]) + GOOD[-98:])
+    def truncated(self, h): self.send(h, (b := self.body(h))[:len(b)//2], len(b))
+    def cut(self, h): self.send(h, (b := self.body(h))[:len(b)//2], -1)
+    def corrupted(self, h): self.send(h, (b := self.body(h))[:-20] + bytes([b[-20] ^ 1]) + b[-19:])
     def silent(self, h): self.quit.wait()
     def stalls(self, h):
         self.truncated(h)
@@ -97,6 +115,10 @@ def home(tmp_path, monkeypatch):
 
 def load(url, sha256=SHA, timeout=3600, retries=0, progress=False, **kw):
     return data.get_data(url, sha256=sha256, timeout=timeout, retries=retries, progress=progress, **kw)
+
+def fashion(url, part='train', sha256=SHAS, timeout=3600, retries=0, progress=False, **kw):
+    f = data.get_fashion if part == 'train' else partial(data.final_test_set, 'fashion')
+    return f(url, sha256=sha256, timeout=timeout, retries=retries, progress=progress, **kw)
 
 def kept(home):
     "What stands in the cache, the empty lock aside"
@@ -481,7 +503,154 @@ def test_cut_or_no_gzip(tmp_path, body):
     f.write_bytes(body)
     with pytest.raises(DataError, match='not a safe file in the layout'): load(f.as_uri(), sha(body))
 
-# ---- the file in the package
+# ---- Fashion-MNIST's IDX files
+
+@pytest.fixture
+def clothes(tmp_path):
+    "A folder with the four files"
+    d = tmp_path/'clothes'
+    d.mkdir()
+    for n, b in FILES.items(): (d/n).write_bytes(b)
+    return d
+
+@pytest.mark.parametrize('part', CLOTHES)
+def test_two_files_of_the_four_are_fetched_once(server, home, part):
+    for _ in range(2): assert are_clothes(fashion(server.url('good', ''), part), part)
+    own = [n for n in FILES if n.startswith(part)]
+    assert server.hits == [f'/good/{n}' for n in own] and kept(home) == sorted(own)
+
+@pytest.mark.parametrize('part', CLOTHES)
+def test_a_folder_on_the_disk(clothes, home, part):
+    for n in FILES:
+        if not n.startswith(part): (clothes/n).unlink()
+    for url in (clothes.as_uri(), clothes.as_uri()+'/'): assert are_clothes(fashion(url, part), part)
+    assert len(kept(home)) == 2
+    assert are_clothes(fashion(clothes.as_uri(), part, {k: v.upper() for k, v in SHAS.items()}), part)
+
+@pytest.mark.parametrize('key', KEYS)
+@pytest.mark.parametrize('way, says', [
+    ('gone', 'answers 404'), ('broken', 'answers 500'), ('truncated', 'closed before the whole file'), ('cut', 'not the file that was expected'),
+    ('corrupted', 'not the file that was expected'), ('silent', 'nothing came for 0.5 seconds'), ('stalls', 'nothing came for 0.5 seconds'), ('nonsense', 'not http')])
+def test_each_file_that_goes_wrong_is_named_and_removed(server, home, key, way, says):
+    part, kind = key.split('-')
+    server.ways = {NAMES[key]: way}
+    with pytest.raises(DataError, match=says) as e: fashion(server.url('mixed', ''), part, timeout=.5 if way in ('silent', 'stalls') else 3600)
+    assert server.url('mixed', NAMES[key]) in str(e.value) and 'call it without an address' in str(e.value) and one_error(e.value)
+    assert kept(home) == ([] if kind == 'images' else [NAMES[f'{part}-images']])  # the good one stays
+    server.ways = {}
+    assert are_clothes(fashion(server.url('mixed', ''), part), part)
+
+@pytest.mark.parametrize('key', KEYS)
+def test_the_hash_comes_first(clothes, home, monkeypatch, key):
+    part, kind = key.split('-')
+    if kind == 'labels': fashion(clothes.as_uri(), part)  # the images are in the cache, and good
+    opened, idx_ = [], data._idx
+    monkeypatch.setattr(data, '_idx', lambda raw, *size: opened.append(sha(raw)) or idx_(raw, *size))
+    with pytest.raises(DataError, match='so it was not opened') as e: fashion(clothes.as_uri(), part, {**SHAS, key: '0'*64})
+    assert SHAS[key] not in opened and SHAS[key] in str(e.value) and '0'*64 in str(e.value) and NAMES[key] not in kept(home)
+
+def test_busy_servers_are_asked_again(server, home):
+    server.third = lambda h: h.send_error(503) if len(server.hits) < 3 else server.good(h)
+    server.ways = {NAMES['train-images']: 'third'}
+    assert are_clothes(fashion(server.url('mixed', ''), retries=2), 'train')
+    assert len(server.hits) == 4 and home.waits == [.5, 1.]
+
+def test_threads_fetch_each_file_once(server):
+    res, ts = [], []
+    for _ in range(3):
+        ts.append(threading.Thread(target=lambda: res.append(fashion(server.url('slow', '')))))
+        ts[-1].start()
+    for t in ts: t.join()
+    assert len(res) == 3 and all(are_clothes(r, 'train') for r in res) and sorted(server.hits) == sorted(f'/slow/{NAMES[k]}' for k in KEYS[:2])
+
+def test_a_bad_file_in_the_cache_is_fetched_anew(server, home):
+    home.archive.mkdir(parents=True)
+    for n in list(FILES)[:2]: (home.archive/n).write_bytes(b'bad')
+    assert are_clothes(fashion(server.url('good', '')), 'train')
+    assert [(home.archive/n).read_bytes() for n in list(FILES)[:2]] == list(FILES.values())[:2]
+
+at = lambda b, i, *new: b[:i] + bytes(new) + b[i+len(new):]
+squeeze = lambda b: gzip.compress(b, mtime=0)
+DAMAGE = {  # to the bytes before compression, of images and of labels
+    'nothing in it': lambda b: squeeze(b''), 'three bytes': lambda b: squeeze(b[:3]), 'header cut': lambda b: squeeze(b[:7]), 'header only': lambda b: squeeze(b[:4+4*b[3]]),
+    'not two zeros': lambda b: squeeze(at(b, 0, 1)), 'second zero': lambda b: squeeze(at(b, 1, 8)), 'signed bytes': lambda b: squeeze(at(b, 2, 9)), 'floats': lambda b: squeeze(at(b, 2, 13)), 'no type': lambda b: squeeze(at(b, 2, 0)),
+    'an axis more': lambda b: squeeze(at(b, 3, b[3]+1)), 'no axes': lambda b: squeeze(at(b, 3, 0)), '255 axes': lambda b: squeeze(at(b, 3, 255)),
+    'one too many': lambda b: squeeze(at(b, 7, b[7]+1)), 'one too few': lambda b: squeeze(at(b, 7, b[7]-1)), 'none at all': lambda b: squeeze(at(b, 7, 0)), 'four thousand million': lambda b: squeeze(at(b, 4, 255, 255, 255, 255)), 'little-endian': lambda b: squeeze(b[:4]+b[7:3:-1]+b[8:]),
+    'last byte missing': lambda b: squeeze(b[:-1]), 'last item missing': lambda b: squeeze(b[:-784 if b[3] == 3 else -1]), 'trailing byte': lambda b: squeeze(b+b'\0'), 'trailing item': lambda b: squeeze(b+b[-784 if b[3] == 3 else -1:]),
+    'twice': lambda b: squeeze(b)*2, 'no gzip': lambda b: b, 'gzip cut': lambda b: squeeze(b)[:-9], 'gzip without its sum': lambda b: squeeze(b)[:-8], 'sum wrong': lambda b: at(c := squeeze(b), len(c)-8, c[-8] ^ 1),
+    'length wrong': lambda b: at(c := squeeze(b), len(c)-4, c[-4] ^ 1), 'compressed wrong': lambda b: at(c := squeeze(b), len(c)//2, c[len(c)//2] ^ 255), 'more behind': lambda b: squeeze(b)+b'more', 'empty': lambda b: b'', 'a pickle': lambda b: EVIL,
+    'the other kind': lambda b: squeeze(idx(np.zeros(60) if b[3] == 3 else np.zeros((60, 28, 28))))}
+ONLY = {('images', 'rows'): lambda b: squeeze(at(b, 11, 27)), ('images', 'columns'): lambda b: squeeze(at(b, 15, 29)), ('images', '784 rows of one'): lambda b: squeeze(at(at(b, 10, 3, 16), 15, 1)), ('images', 'rows by columns'): lambda b: squeeze(at(at(b, 11, 14), 15, 56)),
+        ('labels', 'a ten'): lambda b: squeeze(at(b, 9, 10)), ('labels', '255'): lambda b: squeeze(b[:-1]+b'\xff')}
+CASES = [(k, n, f) for n, f in DAMAGE.items() for k in ('images', 'labels')] + [(k, n, f) for (k, n), f in ONLY.items()]
+@pytest.mark.parametrize('part', CLOTHES)
+@pytest.mark.parametrize('kind, damage', [(k, f) for k, _, f in CASES], ids=[f'{k}, {n}' for k, n, _ in CASES])
+def test_damaged_idx_with_the_right_hash(clothes, home, part, kind, damage):
+    "Each ends in one sentence that names the file, and stays in no cache"
+    f, good = clothes/NAMES[f'{part}-{kind}'], fashion(clothes.as_uri(), part, base=home.path/'other')
+    f.write_bytes(damage(gzip.decompress(f.read_bytes())))
+    with pytest.raises(DataError, match='not a safe file in the layout') as e: fashion(clothes.as_uri(), part, {**SHAS, f'{part}-{kind}': sha(f.read_bytes())})
+    assert f.as_uri() in str(e.value) and one_error(e.value) and f.name not in kept(home)
+    f.write_bytes(FILES[f.name])
+    assert are_clothes(fashion(clothes.as_uri(), part), part) and are_clothes(good, part)
+
+def test_a_size_that_lies_takes_no_memory():
+    import tracemalloc
+    raw = squeeze(bytes([0, 0, 8, 3, 255, 255, 255, 255, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(784))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match='its 800 bytes begin'): data._idx(raw, 28, 28)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=40), st.sampled_from([(), (2, 3)]), st.integers(0, 3), st.integers(0, 60), st.integers(0, 255))
+def test_any_bytes_are_an_array_or_an_error(tail, size, n, where, byte):
+    raw = idx(np.arange(n*math.prod(size)).reshape(n, *size) % 10)
+    for b in (tail, raw+tail, at(raw, where, byte)[:len(raw)]):
+        try: a = data._idx(squeeze(b), *size)
+        except (ValueError, EOFError): continue
+        assert a.dtype == np.uint8 and idx(a) == b and (size or a.max(initial=0) < 10)  # an array only where every byte has its meaning
+
+@pytest.mark.parametrize('part', CLOTHES)
+def test_images_and_labels_go_together(clothes, part):
+    f, n = clothes/NAMES[f'{part}-labels'], len(CLOTHES[part][1])
+    f.write_bytes(squeeze(idx(np.zeros(n-1))))
+    with pytest.raises(DataError, match=f"{n} images, but {n-1} labels. Don't use them") as e: fashion(clothes.as_uri(), part, {**SHAS, f'{part}-labels': sha(f.read_bytes())})
+    assert clothes.as_uri() in str(e.value) and 'call it without an address' in str(e.value)
+
+@pytest.mark.parametrize('f', [data.get_fashion, partial(data.final_test_set, 'fashion'), partial(data.final_test_set, 'mnist')])
+def test_requests_that_make_no_sense(f):
+    for url in ('/tmp/folder', 'ftp://127.0.0.1/', '', 'folder'):
+        with pytest.raises(ValueError, match='pass'): f(url)
+    hashes = ({}, SHAS, None, 'abc') if getattr(f, 'args', ()) == ('mnist',) else ({}, 'abc', None, dict.fromkeys(SHAS, 'abc'))
+    for kw in (dict(timeout=0), dict(retries=-1), *(dict(sha256=s) for s in hashes)):
+        with pytest.raises(ValueError, match='pass'): f('http://127.0.0.1/x', **kw)
+    for url in (None, 'http://127.0.0.1/x'):
+        with pytest.raises(TypeError, match='retris'): f(url, retris=3)
+
+# ---- the end
+
+@pytest.mark.parametrize('name', ['letters', 'mnist_test', 'MNIST', '', None])
+def test_no_such_test_set(name):
+    with pytest.raises(ValueError, match="pass 'mnist' or 'fashion'"): data.final_test_set(name)
+
+def test_the_third_part_of_the_pickle(server, home):
+    "From the same file in the cache, and only when asked for"
+    ts = data.final_test_set('mnist', server.url('good'), sha256=SHA, timeout=3600, progress=False)
+    assert len(ts) == 2 and all(torch.equal(t, torch.from_numpy(a)) and t.dtype == d for t, a, d in zip(ts, PARTS[2], (torch.float32, torch.int64)))
+    assert is_good(load(server.url('good'))) and len(server.hits) == 1
+
+@pytest.mark.parametrize('third, says', [((), 'list index'), ((HOSTILE['touch'],), 'it asks for'), (((PARTS[2][0]+1, PARTS[2][1]),), 'pixels'), (((PARTS[2][0], PARTS[0][1]),), 'labels')], ids=['none', 'evil', 'pixels', 'too many labels'])
+def test_a_bad_third_part(tmp_path, third, says):
+    f = tmp_path/'x.pkl.gz'
+    f.write_bytes(gz((*PARTS[:2], *third)))
+    with pytest.raises(DataError, match=f'not a safe file in the layout.*{says}'): data.final_test_set('mnist', f.as_uri(), sha256=sha(f.read_bytes()), progress=False)
+    if says != 'it asks for': assert is_good(load(f.as_uri(), sha(f.read_bytes())))  # training and validation have no part in it
+    else:
+        with pytest.raises(DataError, match='it asks for'): load(f.as_uri(), sha(f.read_bytes()))
+
+# ---- the files in the package
 
 def test_packaged():
     x, y, xv, yv = ts = data.get_data()
@@ -500,22 +669,76 @@ def test_packaged_is_fresh_each_time():
         assert a[0][0].sum() > 1
         a[0].zero_()  # what one caller does to it, the next doesn't see
 
-def test_packaged_file():
-    f = ROOT/'notes'/'mnist.npz'
-    assert f.stat().st_size < 10_000_000 and sha(f.read_bytes()) == data._SHIPPED['mnist']
-    lic = (ROOT/'notes'/'mnist.LICENSE').read_text(encoding='utf-8')
-    for word in ('CC BY-SA 3.0', 'LeCun', 'Cortes', data.MNIST_URL, data.MNIST_SHA256, 'What was changed'): assert word in lic
+PACKAGED = dict(mnist=data.get_data, mnist_test=partial(data.final_test_set, 'mnist'), fashion=data.get_fashion, fashion_test=partial(data.final_test_set, 'fashion'))
 
-@pytest.mark.parametrize('damage', [lambda b: b[:-1], lambda b: b[:5_000_000]+bytes([b[5_000_000] ^ 1])+b[5_000_001:]], ids=['short', 'flipped'])
-def test_packaged_file_damaged(tmp_path, damage, monkeypatch):
-    f = tmp_path/'mnist.npz'
-    f.write_bytes(damage((ROOT/'notes'/'mnist.npz').read_bytes()))
+def archive(name):
+    with np.load(ROOT/'notes'/f'{name}.npz', allow_pickle=False) as d: return {k: d[k] for k in d.files}
+
+@pytest.mark.parametrize('name', PACKAGED)
+def test_packaged_content(name):
+    "What the file holds, and that the function returns just this"
+    d, ts = archive(name), PACKAGED[name]()
+    n, sizes = (60_000, [50_000, 10_000]) if len(ts) == 4 else (10_000, [10_000])
+    assert d.keys() == {'images', 'labels'} and d['images'].shape == (n, 28, 28) and d['labels'].shape == (n,) and d['images'].dtype == d['labels'].dtype == np.uint8
+    assert [tuple(t.shape) for t in ts] == [s for k in sizes for s in ((k, 784), (k,))] and [t.dtype for t in ts] == [torch.float32, torch.int64]*len(sizes)
+    assert ((torch.cat(ts[::2])*256).numpy() == d['images'].reshape(n, 784)).all() and (torch.cat(ts[1::2]).numpy() == d['labels']).all()
+    assert all(t.is_contiguous() and t.untyped_storage().nbytes() == t.numel()*t.element_size() for t in ts)
+    assert np.bincount(d['labels']).tolist() == {'mnist': [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949], 'mnist_test': [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]}.get(name, [n//10]*10)
+    ts[0].zero_()
+    assert PACKAGED[name]()[0].any()  # what one caller does to it, the next doesn't see
+
+def test_fashion_at_a_glance():
+    x, y, *_ = data.get_fashion()
+    assert f'{x.double().mean():.4f} {x.double().std():.4f}' == '0.2844 0.3514' and [data.FASHION_CLASSES[i] for i in y[:4]] == ['ankle boot', 't-shirt', 't-shirt', 'dress']
+    assert len(data.FASHION_CLASSES) == len({*data.FASHION_CLASSES}) == 10
+
+def test_no_picture_is_in_two_parts():
+    "Nor twice in one: training, validation and test, of digits and clothes, are 140,000 different pictures"
+    assert len({im.tobytes() for name in PACKAGED for im in archive(name)['images']}) == 140_000
+
+OPENS = """
+import sys
+from notes import data
+seen = []
+sys.addaudithook(lambda event, args: seen.append(str(args[0])) if event == 'open' and str(args[0]).endswith('.npz') else None)
+for f in (data.get_data, data.get_fashion, lambda: data.final_test_set('mnist'), lambda: data.final_test_set('fashion')):
+    seen.clear()
+    f()
+    print(sorted({s.replace('\\\\', '/').rsplit('/')[-1] for s in seen}))
+"""
+def test_each_file_is_opened_only_when_asked_for():
+    r = subprocess.run([sys.executable, '-c', OPENS], capture_output=True, text=True, env=env())
+    assert r.stdout.splitlines() == [f"['{n}.npz']" for n in ('mnist', 'fashion', 'mnist_test', 'fashion_test')], r.stderr
+
+@pytest.mark.parametrize('name', PACKAGED)
+def test_packaged_file(name):
+    f = ROOT/'notes'/f'{name}.npz'
+    assert f.stat().st_size < {'mnist': 10e6, 'mnist_test': 2e6, 'fashion': 27e6, 'fashion_test': 5e6}[name] and sha(f.read_bytes()) == data._SHIPPED[name]
+
+def test_licences():
+    lic = (ROOT/'notes'/'mnist.LICENSE').read_text(encoding='utf-8')
+    for word in ('mnist.npz', 'mnist_test.npz', 'CC BY-SA 3.0', 'LeCun', 'Cortes', data.MNIST_URL, data.MNIST_SHA256, 'What was changed'): assert word in lic
+    lic = ' '.join((ROOT/'notes'/'fashion.LICENSE').read_text(encoding='utf-8').split())
+    for word in ('fashion.npz', 'fashion_test.npz', 'MIT License', 'Copyright © 2017 Zalando SE, https://tech.zalando.com', data.FASHION_URL, 'What was changed',
+                 'Permission is hereby granted, free of charge', 'shall be included in all copies or substantial portions', 'WITHOUT WARRANTY OF ANY KIND'): assert word in lic
+
+@pytest.mark.parametrize('name', PACKAGED)
+@pytest.mark.parametrize('damage', [lambda b: b[:-1], lambda b: b[:500_000]+bytes([b[500_000] ^ 1])+b[500_001:], lambda b: b+b'!', lambda b: b''], ids=['short', 'flipped', 'longer', 'empty'])
+def test_packaged_file_damaged(tmp_path, damage, name, monkeypatch):
+    f = tmp_path/f'{name}.npz'
+    f.write_bytes(damage((ROOT/'notes'/f'{name}.npz').read_bytes()))
     monkeypatch.setattr(data, 'find_spec', lambda _: type('Spec', (), dict(origin=str(tmp_path/'data.py'))))
     monkeypatch.setattr(data.np, 'load', None)
-    with pytest.raises(DataError, match='mnist.npz is damaged. Install it again'): data.get_data()
+    with pytest.raises(DataError, match=f'{name}.npz is damaged. Install it again'): PACKAGED[name]()
     f.unlink()
-    with pytest.raises(DataError, match="can't be read.*Install it again") as e: data.get_data()
+    with pytest.raises(DataError, match=f"{name}.npz can't be read.*Install it again") as e: PACKAGED[name]()
     assert f"{tmp_path} shadows the installed package: rename it" in str(e.value)
+
+def test_one_file_in_place_of_another(tmp_path, monkeypatch):
+    "The test images under the name of the training images are not what was meant"
+    (tmp_path/'fashion.npz').write_bytes((ROOT/'notes'/'fashion_test.npz').read_bytes())
+    monkeypatch.setattr(data, 'find_spec', lambda _: type('Spec', (), dict(origin=str(tmp_path/'data.py'))))
+    with pytest.raises(DataError, match='fashion.npz is damaged'): data.get_fashion()
 
 LATE = """
 import sys
@@ -557,16 +780,37 @@ def test_import_is_light_memory_small_and_errors_hold_without_asserts(tmp_path, 
 
 # ---- tools/data.py
 
-def test_the_archive_can_be_made_again():
+@pytest.fixture
+def tool():
     spec = importlib.util.spec_from_file_location('data_tool', ROOT/'tools'/'data.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    return tool
+
+def test_the_tool_makes_all_four(tool, clothes, tmp_path, monkeypatch, capsys):
+    f, getters = tmp_path/'digits.pkl.gz', (data.get_data, data.get_fashion, data.final_test_set)
+    f.write_bytes(GOOD)
+    for g in getters[:2]: monkeypatch.setattr(data, g.__name__, partial(g, sha256=SHA if g is data.get_data else SHAS, progress=False))
+    monkeypatch.setattr(data, 'final_test_set', lambda name, url: getters[2](name, url, sha256=SHA if name == 'mnist' else SHAS, progress=False))
+    monkeypatch.setattr(sys, 'argv', ['data.py', '--mnist', f.as_uri(), '--fashion', clothes.as_uri(), '--out', str(tmp_path)])
+    want = dict(mnist=[np.concatenate(p) for p in zip(*PARTS[:2])], mnist_test=PARTS[2], fashion=CLOTHES['train'], fashion_test=CLOTHES['t10k'])
+    made = []
+    for _ in range(2):
+        tool.main()
+        made.append({n: (tmp_path/f'{n}.npz').read_bytes() for n in want})
+    out = capsys.readouterr().out
+    assert made[0] == made[1] and all(f'{n}.npz: {len(b):,} bytes, sha256 {sha(b)}' in out for n, b in made[0].items())
+    for n, (x, y) in want.items():
+        with np.load(tmp_path/f'{n}.npz', allow_pickle=False) as d: assert (d['images'] == (x if x.dtype.kind == 'i' else x*256).reshape(-1, 28, 28)).all() and (d['labels'] == y).all() and d['images'].dtype == d['labels'].dtype == np.uint8
+
+@pytest.mark.parametrize('name', PACKAGED)
+def test_the_archive_can_be_made_again(tool, name):
     x, y, xv, yv = data.get_data()
     few = tool.archive(x[:100], y[:100], xv[:10], yv[:10])
     with np.load(io.BytesIO(few), allow_pickle=False) as d:
         assert (d['images'].reshape(-1, 784) == (torch.cat([x[:100], xv[:10]])*256).numpy()).all() and (d['labels'][100:] == yv[:10].numpy()).all()
     # Packing all images takes long: the labels, packed in the same way, must be those of the file, byte for byte
-    made, shipped = tool.pack(np.zeros((1, 28, 28), 'u1'), torch.cat([y, yv]).byte().numpy()), (ROOT/'notes'/'mnist.npz').read_bytes()
+    made, shipped = tool.pack(np.zeros((1, 28, 28), 'u1'), archive(name)['labels']), (ROOT/'notes'/f'{name}.npz').read_bytes()
     infos = [{i.filename: i for i in zipfile.ZipFile(io.BytesIO(b)).infolist()} for b in (made, shipped)]
     for name in ('images.npy', 'labels.npy'):
         a, b = (tuple(getattr(d[name], k) for k in ('date_time', 'external_attr', 'create_system', 'compress_type', 'flag_bits', 'extra')) for d in infos)

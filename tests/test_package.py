@@ -97,8 +97,9 @@ def test_wheel_works_outside_the_repo(fresh, tmp_path):
     out = sh(fresh, '-c', f'''{modules}
 import notes, torch
 from importlib.metadata import version
-from notes.data import get_data
-assert [tuple(t.shape) for t in get_data()] == [(50000, 784), (50000,), (10000, 784), (10000,)]
+from notes.data import final_test_set, get_data, get_fashion
+for f in (get_data, get_fashion): assert [tuple(t.shape) for t in f()] == [(50000, 784), (50000,), (10000, 784), (10000,)]
+for name in ("mnist", "fashion"): assert [tuple(t.shape) for t in final_test_set(name)] == [(10000, 784), (10000,)]
 assert version("foundation-notes") == notes.__version__
 print(notes.__file__)''', cwd=tmp_path)
     assert str(fresh.parent.parent) in out, f"imported from elsewhere: {out}"

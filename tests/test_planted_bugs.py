@@ -6,7 +6,7 @@ import json, os, re, shutil, subprocess, sys
 import pytest
 from project import ROOT
 
-FC, MM, EX, DA, TR, CV, LE, CA, CK = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints'))
+FC, MM, EX, DA, TR, CV, LE, CA, CK, OP = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints', 'optimizers'))
 MO, KE, AC = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
@@ -55,6 +55,9 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'unpickler allows everything': (DA, 'hostile', 'raise pickle.UnpicklingError(f"it asks', 'return super().find_class(module, name)\n            raise pickle.UnpicklingError(f"it asks'),
     'download: hash not checked': (DA, 'wrong_hash', 'if got!=sha256: raise', 'if False: raise'),
     'download: half a file stays': (DA, 'one_clear_error', 'finally: part.unlink(missing_ok=True)', 'finally: pass'),
+    'IDX: what the header says is believed': (DA, 'damaged_idx', 'if b[:k]!=head: raise', 'if False: raise'),
+    'package: a damaged file is opened': (DA, 'packaged_file_damaged', 'if hashlib.sha256(raw).hexdigest()!=_SHIPPED[name]:', 'if False:'),
+    'test images: those of the validation set': (DA, 'third_part', '_digits(raw, [2])', '_digits(raw, [1])'),
     'logsumexp overflows': (TR, 'softmax_and', 'm = m.masked_fill(m.isinf(), 0.)', 'm = m*0.'),
     'log_softmax: large numbers subtracted last': (TR, 'shift', 'x = x - x.detach().amax(-1, keepdim=True)', 'x = x + 0'),
     'log_softmax gradient: the sum forgotten': (('training', 'test_backward.py'), 'log_softmax_grad', 'return g - g.sum(-1, keepdim=True)*softmax(x)', 'return g + 0'),
@@ -132,6 +135,21 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'LSUV: measured in training': (AC, 'measures_in_evaluation', 'with torch.no_grad(),eval_mode(model),_or', 'with torch.no_grad(),_or'),
     'LSUV: half of it stays after an error': (AC, 'changes_nothing', '        model.load_state_dict(was)\n        raise', '        raise'),
     'interval: 1.96 for eight seeds too': (AC, 'test_mean_interval', '_t95(len(v)-1)*v.std', '1.96*v.std'),
+    'Adam: the root of the square plus eps': (OP, 'each_rule', 'root = (v/(1-b2**t)).sqrt_().add_(eps)', 'root = (v/(1-b2**t)).add_(eps).sqrt_()'),
+    'Adam: the square is not corrected': (OP, 'each_rule', 'root = (v/(1-b2**t))', 'root = (v*1)'),
+    'AdamW: the decay is coupled': (OP, 'each_rule', 'dict(decoupled_weight_decay=True),True', 'dict(decoupled_weight_decay=True),False'),
+    'momentum: the first step is dampened': (OP, 'each_rule', "state['momentum_buffer'] = g.clone()", "state['momentum_buffer'] = g*(1-dampening)"),
+    'momentum: the sum is the gradient itself': (OP, 'leaves_the_gradient', "state['momentum_buffer'] = g.clone()", "state['momentum_buffer'] = g"),
+    'Nesterov looks back': (OP, 'each_rule', 'g = g.add(b, alpha=momentum) if nesterov', 'g = b.add(g, alpha=momentum) if nesterov'),
+    'RMSProp: the average begins at the first square': (OP, 'each_rule', "g,s = _with_l2(p, weight_decay),_average(p, state, 'square_avg')", "g = _with_l2(p, weight_decay)\n    s = state.setdefault('square_avg', g*g)"),
+    'RMSProp: the variance without its mean': (OP, 'each_rule', 'if centered: s = s -', 'if False: s = s -'),
+    'optimisers: sparse gradients pass': (OP, 'sparse', 'if p.grad.layout==torch.strided: return p.grad', 'return p.grad'),
+    'Muon: tall matrices as wide ones': (OP, 'muon', 'math.sqrt(max(1, len(p)/p.shape[1]))', 'math.sqrt(max(1, p.shape[1]/len(p)))'),
+    'one-cycle: a step late': (OP, 'step_for_step', 'return between(start, 1., step/top)', 'return between(start, 1., (step-1)/top)'),
+    'Schedule: a step early': (OP, 'recorded_rates', 'l.epoch*self.size + l.iter//self.group', 'l.epoch*self.size + l.iter//self.group + 1'),
+    'Schedule: batches for steps': (OP, 'steps_are_counted', 'math.prod(cb.n for cb in l.cbs if isinstance(cb, GradAccum))', '1'),
+    'Schedule: the last rate stays': (OP, 'recorded_rates', 'if self.top is not None: self.learn.set_lr(self.top)', 'pass'),
+    'Schedule: a resumed run begins at its own rate': (OP, 'uninterrupted', "-30,False,False,('top',)", '-30,False,False,()'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.

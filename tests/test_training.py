@@ -137,6 +137,17 @@ def test_sgd_with_groups_goes_into_pytorchs_and_back():
     same_steps(a, b, ps, qs, seed=19)
     assert [g['params'] for g in a.state_dict()['param_groups']] == [g['params'] for g in b.state_dict()['param_groups']] == [[0], [1, 2]]
 
+def test_what_pytorch_notes_beside_the_settings():
+    "Names of parameters (in PyTorch since 2.6), and what a schedule leaves in the groups"
+    ps = [nn.Parameter(randn(4, 3, seed=i)) for i in range(3)]
+    opt = torch.optim.SGD(ps, lr=.1)
+    torch.optim.lr_scheduler.OneCycleLR(opt, .5, total_steps=10, cycle_momentum=False)
+    state = opt.state_dict()
+    state['param_groups'][0]['param_names'] = ['w', 'b', 'c']
+    ours = tr.SGD(ps, lr=1.)
+    ours.load_state_dict(state)
+    assert ours.param_groups[0]['lr'] == state['param_groups'][0]['lr'] and set(ours.param_groups[0]) == {'params', 'lr'}
+
 @pytest.mark.parametrize('change', [lambda s: s['param_groups'].pop(), lambda s: s['param_groups'][1]['params'].pop(), lambda s: s['param_groups'][0].pop('lr'),
                                     lambda s: s['param_groups'][1].update(momentum=.9), lambda s: s['param_groups'][0].update(weight_decay=1e-4), lambda s: s['param_groups'][0].update(maximize=True), lambda s: s['param_groups'][1].update(betas=(.9, .999)), lambda s: s['state'].update({7: dict(x=1)})])
 def test_a_state_that_does_not_fit_changes_nothing(change):

@@ -5,7 +5,7 @@ lines and magics such as `%%time` may stand among them. `notes.exports` reads th
 """
 import io, re, tokenize
 
-KNOWN = {'default_exp', 'export', 'hide', 'echo', 'code-summary', 'eval', 'fig-alt', 'varies', 'alone', 'reaches'}
+KNOWN = {'default_exp', 'export', 'hide', 'echo', 'code-summary', 'eval', 'fig-alt', 'varies', 'alone', 'reaches', 'interactive'}
 _line = re.compile(r'\s*#\s*\|')
 _top = re.compile(r'\s*(?:#\s*\||%%\w|$)')
 _mark = re.compile(r'\s*#\s*\|\s*([^\s:]+)\s*:?\s?(.*?)\s*$')

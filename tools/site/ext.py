@@ -8,12 +8,13 @@ from html import escape
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.addnodes import pending_xref
-import api, glossary
+import api, descent, glossary
 from directives import code_of, directives
 
 MODULES = api.modules()
 # `name`, `module.name`, `notes.module.name`, `Class.method` -> (module, name)
 NAMES = {key: (m, n) for m in reversed(MODULES) for n in m.public for key in (n, f'{m.name}.{n}', f'notes.{m.name}.{n}')}
+INTERACTIVE = {'descent': descent.html}  # `#| interactive: name`: a drawing takes the place of the cell's picture, where scripts run
 CELLS = {(m.notebook, cell): (m, line) for m in MODULES for cell, line in m.cells.items()}
 
 def code_cell(cell, notebook):
@@ -28,12 +29,16 @@ def code_cell(cell, notebook):
         tags.append('hide-input')
         myst['code_prompt_show'] = s
     if 'fig-alt' in d: myst['image'] = {'alt': d['fig-alt']}
-    if (notebook, cell.get('id')) not in CELLS: return [cell]
+    after = []
+    if 'interactive' in d:
+        tags.append(f'still-of-{d["interactive"]}')
+        after = [{'cell_type': 'markdown', 'id': f'drawing-{cell.get("id")}', 'metadata': {}, 'source': f'```{{raw}} html\n{INTERACTIVE[d["interactive"]]()}\n```'}]
+    if (notebook, cell.get('id')) not in CELLS: return [cell, *after]
     mod, line = CELLS[notebook, cell['id']]
     path = f'notes/{mod.name}.py'
     label = f'<a href="{api.BLOB}/{path}#L{line}" title="Line {line} of the module">{path}</a>' if api.KNOWN else f'<span>{path}</span>'
     label = f'<p class="exported" id="cell-{cell["id"]}">{label}</p>'
-    return [{'cell_type': 'markdown', 'id': f'label-{cell["id"]}', 'metadata': {}, 'source': label}, cell]
+    return [{'cell_type': 'markdown', 'id': f'label-{cell["id"]}', 'metadata': {}, 'source': label}, cell, *after]
 
 def summary(m):
     "A one-line <summary> is raw HTML, in which markdown means nothing: do its code and its maths"
@@ -121,6 +126,10 @@ def page_context(app, pagename, templatename, context, doctree):
     if 'class="digits"' in context.get('body', ''):
         app.add_css_file('front.css')
         for name in ('digits.js', 'front.js'): app.add_js_file(name, defer='defer')
+    for name in INTERACTIVE:
+        if f'<div class="{name}">' in context.get('body', ''):
+            app.add_css_file(f'{name}.css')
+            app.add_js_file(f'{name}.js', defer='defer')
     if not context.get('sourcename', '').endswith('.ipynb'): return
     context['body'] = head_table(link_code(context['body'], doctree, context['pathto']))
     button = lambda text, url, icon, tip: {'type': 'link', 'text': text, 'url': url, 'icon': icon, 'tooltip': tip}
