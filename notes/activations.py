@@ -172,7 +172,7 @@ def near_zero(self:ActivationStats)->Tensor: # (layers, batches)
     return self._column('near_zero')
 @patch(as_prop=True)
 def dead(self:ActivationStats)->Tensor: # (layers, batches)
-    "Share of its units with one and the same number for all images of the batch"
+    "Share of its units with the same number for all images of a batch; NaN for one"
     return self._column('dead')
 @patch(as_prop=True)
 def hist(self:ActivationStats)->Tensor: # (layers, bins, batches)
