@@ -106,13 +106,6 @@ class _Rows(Callback):
         if self.how!=state['how']: raise ValueError(
             f"bins, limits and zero are {self.how}, and were {state['how']}")
         vars(self).update(state, _new=[])
-@patch(as_prop=True)
-def rows(self:_Rows)->Tensor: # (batches or steps, names, numbers), on the CPU
-    "All that was noted; `ValueError` if nothing was"
-    if self._fetch() is not None: return self._table
-    raise ValueError(f"{type(self).__name__} has noted nothing: fit first")
-@patch
-def _column(self:_Rows, k): return self.rows[:,:,self.columns.index(k)].T
 
 # %% ../nbs/06_activations.ipynb #f0c343dd
 class ActivationStats(_Rows):
@@ -158,6 +151,13 @@ def after_fit(self:ActivationStats):
         raise ValueError(f"{', '.join(self.names)}: never ran")
 
 # %% ../nbs/06_activations.ipynb #e25486a3
+@patch(as_prop=True)
+def rows(self:_Rows)->Tensor: # (batches or steps, names, numbers), on the CPU
+    "All that was noted; `ValueError` if nothing was"
+    if self._fetch() is not None: return self._table
+    raise ValueError(f"{type(self).__name__} has noted nothing: fit first")
+@patch
+def _column(self:_Rows, k): return self.rows[:,:,self.columns.index(k)].T
 @patch(as_prop=True)
 def mean(self:ActivationStats)->Tensor: # (layers, batches)
     "Mean of what each layer put out"
