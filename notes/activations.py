@@ -7,18 +7,19 @@ __all__ = ['Hook', 'Hooks', 'ActivationStats', 'UpdateStats', 'kaiming_init', 'g
            'lsuv', 'mean_interval']
 
 # %% ../nbs/06_activations.ipynb #0d58f97a
-import copy,math,torch
+import copy,itertools,math,torch
 from contextlib import contextmanager
 from fastcore.basics import patch
 from torch import Tensor
+from .convolutions import Conv2d
 from .fully_connected import _check_g,kaiming_normal_
-from .hooks import *
+from .hooks import Module
 from .learner import *
 from .modules import *
 
 # %% ../nbs/06_activations.ipynb #08d52c21
 def _hooked(module, f):
-    if not hasattr(module, 'register_forward_hook'):
+    if not isinstance(module, (Module,torch.nn.Module)):
         raise TypeError(f"{type(module).__name__} takes no hooks: pass modules")
     if not callable(f): raise TypeError(f"{f!r} can't be called: pass a function")
     return module
@@ -51,12 +52,14 @@ class Hooks:
     def __exit__(self, *_): self.remove()
 
 # %% ../nbs/06_activations.ipynb #60ff95ee
+def _wide(x): return x if x.dtype==torch.float64 else x.float() # half is too coarse
 def _numbers(x, bins, limits, zero):
     "Mean, std, share near 0, share of dead channels, and a histogram, in one row"
-    x = x if x.dtype==torch.float64 else x.float()
+    x = _wide(x)
     units = x.transpose(0,1).flatten(1) if x.ndim>1 else x.reshape(1,-1)
     lo,hi = units.aminmax(dim=1)
     near,dead = (x.abs()<=zero).to(x).mean(),(lo==hi).to(x).mean()
+    if units.shape[1]==1: dead = dead*math.nan # one number: is it always the same?
     four = torch.stack([x.mean(), x.std(correction=0), near, dead])
     return torch.cat([four, x.clamp(*limits).histc(bins, *limits)])
 
@@ -76,34 +79,38 @@ def _found(pairs, what):
     if pairs: return pairs
     raise ValueError(f"the model has no {what}")
 
+# %% ../nbs/06_activations.ipynb #d353f7eb
 class _Rows(Callback):
-    "Numbers of each batch or step, over all fits: a row for each of `names`"
-    order,in_trials,in_preds = 100,False,False
-    names,_table,_new = [],None,()
-    def _begin(self, names):
-        if self._kept() is not None and self.names!=names: raise ValueError(
+    "A row of numbers, `columns` first, for each of `names` at each batch or step"
+    order,in_trials,in_preds,restore_first = 100,False,False,True
+    names,how,_table,_new = [],(),None,None
+    def _begin(self, found, what):
+        "Objects of `found`, name -> object, which are looked at from now on"
+        if {'hooks','ps'} & vars(self).keys(): raise ValueError(
+            f"this {type(self).__name__} is in a fit already: the inner needs another")
+        names = [*_found(found, what)]
+        if self._fetch() is not None and self.names!=names: raise ValueError(
             f"numbers are kept of {', '.join(self.names)}, and this model has "
             f"{', '.join(names)}: add a new {type(self).__name__}")
-        self.names,self._new = names,[*self._new]
-    def _kept(self):
-        new,self._new = [torch.stack(r).cpu() for r in self._new],[]
+        self.names = names
+        return [*found.values()]
+    def _fetch(self):
+        "All rows, new ones brought from the device; None if there are none"
+        new,self._new = [torch.stack(r).cpu() for r in self._new or ()],[]
         old = [] if self._table is None else [self._table]
         if new: self._table = torch.cat([*old, torch.stack(new)])
         return self._table
-    def state_dict(self): return dict(names=self.names, _table=self._kept())
+    def state_dict(self):
+        return dict(names=self.names, how=self.how, _table=self._fetch())
     def load_state_dict(self, state):
-        if self.names!=state['names']: raise ValueError(
-            f"the saved numbers are of {', '.join(state['names'])}")
-        self._table,self._new = state['_table'],[]
-@patch(as_prop=True)
-def rows(self:_Rows)->Tensor: # (batches or steps, names, numbers), on the CPU
-    "All that was noted; `ValueError` if nothing was"
-    if self._kept() is not None: return self._table
-    raise ValueError(f"{type(self).__name__} has noted nothing: fit first")
+        if self.how!=state['how']: raise ValueError(
+            f"bins, limits and zero are {self.how}, and were {state['how']}")
+        vars(self).update(state, _new=[])
 
 # %% ../nbs/06_activations.ipynb #f0c343dd
 class ActivationStats(_Rows):
     "What layers put out in each training batch: mean, std, zeros, dead, histogram"
+    columns = 'mean','std','near_zero','dead' # and then the histogram's
     def __init__(self,
         *kinds, # Classes of layers to look at; all that hold no others, if none given
         bins:int=60, # Bars of the histogram
@@ -117,11 +124,11 @@ def before_fit(self:ActivationStats):
     layers = {f'{k} {type(m).__name__}'.strip(): m
               for k,m in self.learn.model.named_modules()
               if (isinstance(m, self.kinds) if self.kinds else not [*m.children()])}
-    self._begin([*_found(layers, 'layers of these kinds')])
-    self.hooks = Hooks(layers.values(), self._look)
+    self.hooks = Hooks(self._begin(layers, 'layers of these kinds'), self._look)
 @patch
 def cleanup_fit(self:ActivationStats):
     if hooks := vars(self).pop('hooks', None): hooks.remove()
+    self.on,self.seen = False,{}
 
 # %% ../nbs/06_activations.ipynb #271881ee
 @patch
@@ -129,36 +136,48 @@ def before_batch(self:ActivationStats):
     self.on,self.seen = self.learn.training,{}
 @patch
 def _look(self:ActivationStats, hook, module, args, out):
-    if self.on and hook not in self.seen: # of a layer that runs twice, the first time
+    if not self.on or not self.learn.model.training: return
+    if hook not in self.seen: # of a layer that runs twice, the first time
         self.seen[hook] = _numbers(_check_out(out, module).detach(), *self.how)
 @patch
 def after_predict(self:ActivationStats):
     if not self.on: return
-    self.on,some = False,next(iter(_found(self.seen, 'layer that ran').values()))
-    none = torch.full_like(some, math.nan)
+    some = next(iter(self.seen.values()), torch.empty(4+self.how[0]))
+    self.on,none = False,torch.full_like(some, math.nan) # a layer that didn't run
     self._new.append([self.seen.get(h, none) for h in self.hooks])
+@patch
+def after_fit(self:ActivationStats):
+    if self._fetch() is not None and self._table.isnan().all():
+        raise ValueError(f"{', '.join(self.names)}: never ran")
 
 # %% ../nbs/06_activations.ipynb #e25486a3
 @patch(as_prop=True)
+def rows(self:_Rows)->Tensor: # (batches or steps, names, numbers), on the CPU
+    "All that was noted; `ValueError` if nothing was"
+    if self._fetch() is not None: return self._table
+    raise ValueError(f"{type(self).__name__} has noted nothing: fit first")
+@patch
+def _column(self:_Rows, k): return self.rows[:,:,self.columns.index(k)].T
+@patch(as_prop=True)
 def mean(self:ActivationStats)->Tensor: # (layers, batches)
     "Mean of what each layer put out"
-    return self.rows[:,:,0].T
+    return self._column('mean')
 @patch(as_prop=True)
 def std(self:ActivationStats)->Tensor: # (layers, batches)
     "Its standard deviation"
-    return self.rows[:,:,1].T
+    return self._column('std')
 @patch(as_prop=True)
 def near_zero(self:ActivationStats)->Tensor: # (layers, batches)
     "Share of its numbers that are near zero"
-    return self.rows[:,:,2].T
+    return self._column('near_zero')
 @patch(as_prop=True)
 def dead(self:ActivationStats)->Tensor: # (layers, batches)
-    "Share of its units with one and the same number for all images of the batch"
-    return self.rows[:,:,3].T
+    "Share of its units with the same number for all images of a batch; NaN for one"
+    return self._column('dead')
 @patch(as_prop=True)
 def hist(self:ActivationStats)->Tensor: # (layers, bins, batches)
     "How many of its numbers were in each bar of the histogram"
-    return self.rows[:,:,4:].permute(1,2,0)
+    return self.rows[:,:,len(self.columns):].permute(1,2,0)
 
 # %% ../nbs/06_activations.ipynb #ec229e56
 def _axes(n, axs, size):
@@ -168,7 +187,7 @@ def _axes(n, axs, size):
 _COLOURS = '#0072B2','#E69F00','#009E73','#D55E00','#CC79A7','#56B4E9'
 _STYLES = [dict(color=c, ls=l) for c,l in zip(_COLOURS*2, ('-','--','-.',':')*3)]
 def _lines(ax, rows, names, xlabel):
-    for r,name,style in zip(rows, names, _STYLES*9):
+    for r,name,style in zip(rows, names, itertools.cycle(_STYLES)):
         ax.plot(range(1, len(r)+1), r, label=name, lw=1.5, **style)
     ax.set(xlabel=xlabel)
     ax.grid(alpha=.3)
@@ -185,6 +204,8 @@ def plot(self:ActivationStats,
         ax.set(ylabel=k)
     axs[0].legend(fontsize=8)
     return axs
+
+# %% ../nbs/06_activations.ipynb #00f3d115
 @patch
 def plot_hist(self:ActivationStats,
     axs=None, # matplotlib axes, one for each layer; new ones if not given
@@ -201,13 +222,13 @@ def plot_hist(self:ActivationStats,
 # %% ../nbs/06_activations.ipynb #1131383b
 class UpdateStats(_Rows):
     "Sizes (root mean square) of each weight's gradient, the weight, and its update"
+    columns = 'grad','weight','update'
     def before_fit(self):
         ps = {k: p for k,p in self.learn.model.named_parameters() if p.ndim>1}
-        self._begin([*_found(ps, 'weights')])
-        self.ps = [*ps.values()]
+        self.ps = self._begin(ps, 'weights')
     def cleanup_fit(self):
         for k in ('ps','old','grads'): vars(self).pop(k, None)
-def _size(t): return t.square().mean().sqrt()
+def _size(t): return _wide(t.to_dense()).square().mean().sqrt()
 
 # %% ../nbs/06_activations.ipynb #db003e42
 @patch
@@ -216,18 +237,18 @@ def after_backward(self:UpdateStats): # after those that clip and add up
     self.grads = [_size(none.to(p) if p.grad is None else p.grad) for p in self.ps]
 @patch
 def after_step(self:UpdateStats):
-    self._new.append([torch.stack([g, _size(w), _size(p.detach()-w)])
+    self._new.append([torch.stack([g, _size(w), _size(_wide(p.detach())-_wide(w))])
                       for g,w,p in zip(self.grads, self.old, self.ps)])
 
 # %% ../nbs/06_activations.ipynb #9fdea6fc
 @patch(as_prop=True)
 def grad(self:UpdateStats)->Tensor: # (weights, steps)
     "Size of each weight's gradient"
-    return self.rows[:,:,0].T
+    return self._column('grad')
 @patch(as_prop=True)
 def ratio(self:UpdateStats)->Tensor: # (weights, steps)
     "Size of each step's update over that of the weight before it"
-    return (self.rows[:,:,2]/self.rows[:,:,1]).T
+    return self._column('update')/self._column('weight')
 @patch
 def plot_ratio(self:UpdateStats,
     ax=None, # matplotlib axes; new ones if not given
@@ -241,26 +262,34 @@ def plot_ratio(self:UpdateStats,
     return ax
 
 # %% ../nbs/06_activations.ipynb #72addc12
-def _check_general(leak, sub, power):
+def _check_general(leak, power, sub=0.):
     if math.isfinite(leak) and math.isfinite(sub) and 0<power<math.inf: return
     raise ValueError(f"{leak=}, {sub=}, {power=}: need numbers, and power above 0")
-def _weighted(model):
-    "Name -> layer that has a weight of its own, of two dimensions or more"
-    found = {k: m for k,m in model.named_modules()
-             if getattr(getattr(m, 'weight', None), 'ndim', 0)>1}
-    return _found(found, 'layers with weights')
+def _matrix_layers(model):
+    "Name -> linear layer or convolution; norms, embeddings and others are left out"
+    kinds = Linear,Conv2d,torch.nn.Linear,torch.nn.modules.conv._ConvNd
+    found = {k: m for k,m in model.named_modules() if isinstance(m, kinds)}
+    for k,m in found.items():
+        if torch.nn.parameter.is_lazy(m.weight): raise ValueError(f"{k} hasn't run yet")
+        if not any(p is m.weight for p in m.parameters()):
+            raise ValueError(f"{k}: its weight is computed (parametrised)")
+    return _found(found, 'linear layers or convolutions')
+def _frozen(l):
+    return isinstance(l, torch.nn.Module) and not all(p.requires_grad
+                                                      for p in l.parameters())
 def _fitted(model):
-    "These, and the activations that can shift"
+    "Those of them that aren't frozen, and the activations that can shift"
+    fit = {k: m for k,m in _matrix_layers(model).items() if not _frozen(m)}
     shifts = {k: m for k,m in model.named_modules() if isinstance(m, GeneralReLU)}
-    return _weighted(model) | shifts
+    return _found(fit, 'layers that are not frozen') | shifts
 
 # %% ../nbs/06_activations.ipynb #4938c584
 def kaiming_init(
     model, # Of ours, or of PyTorch's
     leak:float=0., # Slope for negative numbers of the activations
 ): # The model
-    "Kaiming's normal weights in every layer that has weights, and biases of 0"
-    for l in _weighted(model).values():
+    "Kaiming's normal weights, biases of 0, in all linear layers and convolutions"
+    for l in _matrix_layers(model).values():
         kaiming_normal_(l.weight, leak)
         if l.bias is not None: torch.nn.init.zeros_(l.bias)
     return model
@@ -272,7 +301,8 @@ def general_relu(
     sub:float=0., # Subtracted at the end
     power:float=1., # That positive numbers are raised to
 )->Tensor: # Same shape
-    "ReLU with a leak, a shift and a power"
+    "ReLU with a leak, a shift and a power; `ValueError` if that isn't above 0"
+    _check_general(leak, power)
     down = x<=0
     up = x if power==1 else torch.where(down, 1., x)**power
     return torch.where(down, leak*x if leak else 0., up) - sub
@@ -286,10 +316,12 @@ def general_relu_grad(
     power:float=1., # As there
 )->Tensor: # Gradient with respect to `x`
     "Gradient of `general_relu`, at 0 that of the leak; `ValueError`: shapes differ"
+    _check_general(leak, power)
     _check_g(g, x.shape)
     down = x<=0
     up = torch.ones_like(x)
-    if power!=1: up = power*torch.where(down, up, x)**(power-1)
+    least = torch.finfo(x.dtype).tiny # below it a slope might be infinite
+    if power!=1: up = power*torch.where(down, up, x.clamp(min=least))**(power-1)
     return g*torch.where(down, leak, up)
 
 # %% ../nbs/06_activations.ipynb #a77a8b51
@@ -299,10 +331,11 @@ class GeneralReLU(ReLU):
         leak:float=0., # Slope for negative numbers
         sub:float=0., # Subtracted at the end
         power:float=1., # That positive numbers are raised to
+        dtype=None, # Of `sub`; PyTorch's default if not given
     ):
-        _check_general(leak, sub, power)
+        _check_general(leak, power, sub)
         self.leak,self.power = leak,power
-        self.register_buffer('sub', torch.tensor(float(sub)))
+        self.register_buffer('sub', torch.tensor(float(sub), dtype=dtype))
     def _how(self): return self.leak,self.sub,self.power
     def forward(self, x): return general_relu(x, *self._how())
     def bwd(self, g, x): return general_relu_grad(g, x, *self._how())
@@ -317,16 +350,20 @@ def _in_order(model, xb, names):
     return [*ran]
 def _mean_std(model, xb, l, name):
     "Mean and std of what `l` puts out, the first time that it runs"
-    outs = []
-    with Hook(l, lambda hook, m, args, out: outs.append(out)): model(xb)
-    mean,std = outs[0].mean().item(),outs[0].std(correction=0).item()
+    found = []
+    def look(hook, m, args, out): # at once: what comes next may overwrite it
+        if not isinstance(out, Tensor):
+            raise ValueError(f"{name} gives a {type(out).__name__}, and no tensor")
+        found.append((_wide(out).mean().item(), _wide(out).std(correction=0).item()))
+    with Hook(l, look): model(xb)
+    mean,std = found[0]
     if math.isfinite(std) and std>0: return mean,std
     raise ValueError(f"{name}: its outputs have std {std}, which no factor makes 1")
 def _check_lsuv(tol, n):
     if tol>0 and n>=1: return
     raise ValueError(f"tol={tol}, max_iter={n}: need tol above 0, max_iter from 1 on")
 @contextmanager
-def _or_as_it_was(model):
+def _restored_on_error(model):
     was = copy.deepcopy(model.state_dict())
     try: yield
     except BaseException:
@@ -339,27 +376,26 @@ def _rescale(l, mean, std):
     if isinstance(l, GeneralReLU): l.sub += mean
     else:
         for p in l.parameters(): p /= std
-    return False # once more, to see that it held
 
 # %% ../nbs/06_activations.ipynb #f4286802
 def lsuv(
-    model, # Of ours, or of PyTorch's
+    model, # Of ours, or of PyTorch's; frozen layers stay as they are
     xb, # Inputs to measure with, a few hundred
     tol:float=1e-2, # How far a variance may be from 1, a mean after a shift from 0
     max_iter:int=5, # Times through the layers
 )->dict: # Name of a layer -> std of its outputs before; shifted activations too
-    "Every layer with weights gets outputs of variance 1; `ValueError` if one can't"
+    "Gives linear layers and convolutions variance 1; `ValueError` if one can't have it"
     _check_lsuv(tol, max_iter)
     names = {m: k for k,m in _fitted(model).items()}
     first = {}
-    with torch.no_grad(),eval_mode(model),_or_as_it_was(model):
+    with torch.no_grad(),eval_mode(model),_restored_on_error(model):
         for _ in range(max_iter):
             done = True
             for l in _in_order(model, xb, names):
                 mean,std = _mean_std(model, xb, l, names[l])
                 first.setdefault(names[l], std)
                 off = abs(mean) if isinstance(l, GeneralReLU) else abs(std**2-1)
-                if off>tol: done = _rescale(l, mean, std)
+                if off>tol: _rescale(l, mean, std); done = False # look once more
             if done: return first
         raise ValueError(f"not within {tol} after {max_iter} times through the layers")
 
@@ -375,7 +411,7 @@ def _t95(df):
 def mean_interval(
     values, # Numbers, one for each seed
 )->tuple[float,float]: # Mean, and how far its 95% interval reaches to either side
-    "Mean with Student's interval for more and more seeds; `ValueError` for less than 2"
+    "Mean and half its 95% interval, by Student's t; `ValueError` for less than two"
     v = torch.as_tensor(values, dtype=torch.float64)
     if v.ndim!=1 or len(v)<2: raise ValueError("pass two numbers or more")
     return v.mean().item(),_t95(len(v)-1)*v.std().item()/math.sqrt(len(v))

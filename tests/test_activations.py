@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 from batch_norm import BatchNorm
-from fits import F64, Log, Noisy, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
+from fits import F64, Log, learner, loaders, mlp, ours, std_cbs, weights
 from notes import activations as ac, callbacks as ca, checkpoints as ck, convolutions as cv, fully_connected as fc, learner as le, modules as mo, training as tr
 from notes.exports import rel_error
 
@@ -124,6 +124,7 @@ def test_what_is_beyond_the_limits_counts_at_the_ends_and_no_number_nowhere():
 def test_half_precision_is_counted_in_float32(dtype):
     row = ac._numbers(torch.ones(300, 300, dtype=dtype), 2, (0., 2.), 0.)
     assert row.dtype == torch.float32 and row[5] == 90_000 and row[0] == 1
+    assert ac._size(torch.full((9,), 1e-5, dtype=dtype)).item() == pytest.approx(1e-5, rel=.02)
 
 @BOTH
 def test_who_looks_on_changes_nothing(make, loss):
@@ -182,6 +183,62 @@ def test_one_callback_for_another_model():
     fit(mlp, F.cross_entropy, [s])
     assert len(s.rows) == 10
 
+@BOTH
+@pytest.mark.parametrize('kw', [dict(bins=61), dict(limits=(-3., 4.)), dict(zero=.1)])
+def test_numbers_counted_otherwise_are_refused_before_training(tmp_path, make, loss, kw):
+    fit(make, loss, [ac.ActivationStats(), ck.Checkpoint(tmp_path/'a')])
+    l = le.Learner(make(), loaders(), loss, cbs=[ac.ActivationStats(**kw), log := Log()])
+    with pytest.raises(ValueError, match='bins, limits and zero are .* and were'): l.fit(2, cbs=[ck.Checkpoint(tmp_path/'a')])
+    assert left(l.model) == 0 and 'before_batch' not in log.log
+
+class Sometimes(nn.Module):
+    "A layer that runs in the training passes named only"
+    def __init__(self, *at):
+        super().__init__()
+        torch.manual_seed(0)
+        self.at, self.i, self.a, self.some = at, -1, nn.Linear(6, 3).double(), nn.Tanh()
+    def forward(self, x):
+        self.i += self.training
+        return self.some(self.a(x)) if self.i in self.at else self.a(x)
+
+def test_a_layer_that_runs_in_some_batches():
+    s = ac.ActivationStats(nn.Tanh)
+    learner([s], Sometimes(1, 3)).fit(1)
+    assert s.mean.isnan().tolist() == [[True, False, True, False, True]] and s.hist.shape == (1, 60, 5)
+    for n in (1, 2):  # the second fit, too
+        s, l = ac.ActivationStats(nn.Tanh), learner([], Sometimes())
+        with pytest.raises(ValueError, match='some Tanh: never ran'): l.fit(n, cbs=[s])
+        assert left(l.model) == 0
+
+@BOTH
+@pytest.mark.parametrize('kind', [ac.ActivationStats, ac.UpdateStats])
+@pytest.mark.parametrize('same', [True, False])
+def test_a_fit_within_a_fit_needs_its_own(make, loss, kind, same):
+    cb, models = kind(), [make(), make()]
+    class Inner(le.Callback):
+        def after_epoch(self): (self.learn if same else le.Learner(models[1], loaders(), loss)).fit(1, cbs=[] if same else [cb])
+    with pytest.raises(ValueError, match='in a fit already'): le.Learner(models[0], loaders(), loss, cbs=[cb, Inner()]).fit(2)
+    assert not any(map(left, models)) and len(cb.rows) == 5
+    fit(make, loss, [cb])  # and it can be used again
+    assert len(cb.rows) == 10
+
+@pytest.mark.parametrize('shape', [(1, 7), (1, 1)])
+def test_one_number_of_a_unit_says_nothing_about_death(shape):
+    assert ac._numbers(torch.ones(shape), 1, (0., 2.), 0.)[3].isnan()
+    assert ac._numbers(torch.ones(2, 3), 1, (0., 2.), 0.)[3] == 1 == ac._numbers(torch.ones(1, 3, 2, 2), 1, (0., 2.), 0.)[3]
+
+@BOTH
+def test_predictions_asked_for_between_are_not_counted(make, loss):
+    "Also by a callback that comes after the statistics in before_batch"
+    class Asks(le.Callback):
+        order, in_preds, in_trials = 200, False, False
+        def before_batch(self):
+            if self.learn.training: self.learn.get_preds(loaders(8)[1])
+    a, b = ac.ActivationStats(), ac.ActivationStats()
+    fit(make, loss, [a])
+    fit(make, loss, [b, Asks()])
+    assert torch.equal(a.rows, b.rows)
+
 # Updates ------------------------------------------------------------------------------------------------------------------------
 
 @BOTH
@@ -221,6 +278,32 @@ def test_a_weight_without_a_gradient():
     assert u.names[-1] == 'lost.weight' and not u.grad[2].any() and not u.ratio[2].any() and u.grad[:2].all()
     with pytest.raises(ValueError, match='no weights'): learner([ac.UpdateStats()], nn.Sequential(nn.BatchNorm1d(6)).double()).fit(1)
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_updates_in_half_precision_are_counted_in_float32(dtype):
+    class Flip(le.Callback):
+        order = 99
+        def after_step(self): self.learn.model[0].weight.data.neg_()
+    class Mean(nn.Module):
+        def forward(self, pred, targ): return pred.mean()
+    torch.manual_seed(0)
+    net, u = nn.Sequential(nn.Linear(6, 3).to(dtype)), ac.UpdateStats()
+    net[0].weight.data.fill_(4e4)
+    dl = [(torch.zeros(4, 6, dtype=dtype), torch.zeros(4))]
+    le.Learner(net, (dl, None), Mean(), cbs=[u, Flip()]).fit(1)
+    assert u.rows.dtype == torch.float32 and u.ratio.item() == 2
+
+def test_updates_from_sparse_gradients():
+    class Net(nn.Module):
+        def __init__(self, sparse):
+            super().__init__()
+            torch.manual_seed(0)
+            self.e = nn.Embedding(9, 3, sparse=sparse).double()
+        def forward(self, x): return self.e(x)
+    dl = [(torch.tensor([1, 2, 2]), torch.tensor([0, 1, 2]))]
+    a, b = ac.UpdateStats(), ac.UpdateStats()
+    for u, sparse in ((a, True), (b, False)): le.Learner(Net(sparse), (dl, None), F.cross_entropy, torch.optim.SGD, cbs=[u]).fit(1)
+    assert a.grad.item() > 0 and rel_error(a.rows, b.rows) < 1e-14
+
 # Together with a checkpoint, and moved --------------------------------------------------------------------------------------------
 
 @BOTH
@@ -240,11 +323,11 @@ def test_stats_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path, make
 def test_numbers_of_other_layers_are_refused(tmp_path):
     s = ac.ActivationStats(nn.ReLU)
     learner([s]).fit(1, cbs=[ck.Checkpoint(tmp_path/'a')])
-    with pytest.raises(ValueError, match='saved numbers are of 1 ReLU'): learner([ac.ActivationStats()]).fit(2, cbs=[ck.Checkpoint(tmp_path/'a')])
+    with pytest.raises(ValueError, match='kept of 1 ReLU, and this model has 0 Linear'): learner([ac.ActivationStats()]).fit(2, cbs=[ck.Checkpoint(tmp_path/'a')])
 
 def test_numbers_are_fetched_at_the_end():
-    "Nothing waits for the device: on one without values all goes well until the numbers are asked for"
-    s, u = ac.ActivationStats(nn.ReLU), ac.UpdateStats()
+    "Nothing waits for the device: on one that has no values all goes well, and the numbers are still there"
+    u = ac.UpdateStats()
     class Mean(nn.Module):
         def forward(self, pred, targ): return pred.mean()
     le.Learner(mlp(), loaders(), Mean(), cbs=[le.Device('meta'), u]).fit(1)
@@ -264,6 +347,9 @@ def test_plots():
     assert len(axs) == 3 and torch.equal(torch.tensor(axs[2].images[0].get_array().data), s.hist[2].log1p()) and axs[0].images[0].get_extent() == [.5, 5.5, -3, 3]
     ax = u.plot_ratio()
     assert [l.get_ydata().tolist() for l in ax.lines[:2]] == [r.tolist() for r in u.ratio] and set(ax.lines[2].get_ydata()) == {1e-3} and ax.get_yscale() == 'log'
+    ax = plt.subplots()[1]
+    ac._lines(ax, torch.zeros(300, 2), [*map(str, range(300))], 'x')
+    assert len(ax.lines) == 300
     ax = plt.subplots()[1]
     assert u.plot_ratio(ax) is ax and s.plot('mean', axs=[ax])[0] is ax
     plt.close('all')
@@ -312,6 +398,26 @@ def test_the_layer_is_the_function():
 def test_general_relu_refuses(kw):
     with pytest.raises(ValueError, match='power above 0'): ac.GeneralReLU(**kw)
 
+@pytest.mark.parametrize('kw', [dict(power=0), dict(power=-1), dict(leak=math.nan)])
+def test_the_functions_refuse_too(kw):
+    x = torch.ones(3)
+    with pytest.raises(ValueError, match='power above 0'): ac.general_relu(x, **kw)
+    with pytest.raises(ValueError, match='power above 0'): ac.general_relu_grad(x, x, **kw)
+
+@pytest.mark.parametrize('dtype', [torch.float32, F64, torch.bfloat16])
+@pytest.mark.parametrize('power', [.1, .5, .9])
+def test_slopes_near_0_are_finite(dtype, power):
+    x = torch.tensor([torch.finfo(dtype).smallest_normal*2.**-5, torch.finfo(dtype).tiny], dtype=dtype)
+    assert x[0] > 0
+    g = ac.general_relu_grad(torch.ones(2, dtype=dtype), x, power=power)
+    assert g.isfinite().all() and g[0] == g[1] > 1
+
+def test_sub_in_float64():
+    "In a float64 network the layer is the function, if it is told so; as weights, it is float32 by default"
+    x = torch.randn(9, dtype=F64)
+    assert torch.equal(ac.GeneralReLU(sub=.1, dtype=F64)(x), ac.general_relu(x, sub=.1))
+    assert ac.GeneralReLU(sub=.1).sub.dtype == torch.float32 == ac.GeneralReLU(sub=.1, dtype=F64)(x.float()).dtype
+
 def test_general_relu_grad_wants_one_shape():
     with pytest.raises(ValueError, match='shape of the output'): ac.general_relu_grad(torch.ones(3), torch.ones(4))
 
@@ -329,7 +435,29 @@ def test_kaiming_init(leak):
         for i in (0, 4): assert torch.equal(net[i].weight, nn.init.kaiming_normal_(torch.empty_like(net[i].weight), leak))
         assert not net[0].bias.any() and net[1].weight.eq(3).all()
         assert all(p.requires_grad for p in net.parameters()) == isinstance(net, nn.Module)
-    with pytest.raises(ValueError, match='no layers with weights'): ac.kaiming_init(mo.ReLU())
+    with pytest.raises(ValueError, match='no linear layers or conv'): ac.kaiming_init(mo.ReLU())
+
+class Many(nn.Module):
+    "Layers with weights that Kaiming's rule isn't for"
+    def __init__(self):
+        super().__init__()
+        self.a, self.emb, self.norm, self.lstm = nn.Linear(4, 4), nn.Embedding(5, 4), nn.LayerNorm((3, 4)), nn.LSTM(4, 4)
+
+def test_kaiming_init_leaves_other_layers_alone():
+    net = Many()
+    was = copy.deepcopy(net.state_dict())
+    ac.kaiming_init(net)
+    assert [k for k, v in net.state_dict().items() if not torch.equal(v, was[k])] == ['a.weight', 'a.bias']
+    with pytest.raises(ValueError, match='no linear layers'): ac.kaiming_init(nn.Embedding(3, 4))
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm')
+@pytest.mark.parametrize('last', [lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)), lambda: nn.utils.weight_norm(nn.Linear(4, 2)), lambda: nn.LazyLinear(2)], ids=['new', 'old', 'lazy'])
+@pytest.mark.parametrize('f', [ac.kaiming_init, lambda net: ac.lsuv(net, torch.randn(9, 4))], ids=['kaiming', 'lsuv'])
+def test_what_can_not_be_set_is_refused_before_anything_changes(last, f):
+    net = nn.Sequential(nn.Linear(4, 4), last())
+    was = net[0].weight.clone()
+    with pytest.raises(ValueError, match="1: its weight is computed|1 hasn't run yet"): f(net)
+    assert torch.equal(was, net[0].weight)
 
 class Net:
     "A random network, ours or PyTorch's, with layers of odd sizes, scales and biases"
@@ -379,6 +507,28 @@ def test_lsuv_measures_in_evaluation_and_puts_the_mode_back():
     ac.lsuv(net.train(), x)
     assert net.training and net[1].training and abs(net.eval()(x).var().item()-1) < .02
 
+def test_lsuv_measures_before_an_activation_overwrites():
+    def net(inplace):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 50), nn.ReLU(inplace), nn.Linear(50, 20), nn.ReLU(inplace), nn.Linear(20, 3))
+    x, (a, b) = torch.randn(200, 6), map(net, (False, True))
+    assert ac.lsuv(a, x) == ac.lsuv(b, x) and torch.equal(weights(a), weights(b))
+
+def test_lsuv_leaves_frozen_layers_alone():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(6, 50), nn.ReLU(), nn.Linear(50, 20), nn.ReLU(), nn.Linear(20, 3)), torch.randn(200, 6)
+    net[0].requires_grad_(False)
+    net[2].bias.requires_grad_(False)
+    was = copy.deepcopy(net.state_dict())
+    assert [*ac.lsuv(net, x)] == ['4'] and abs(net(x).var().item()-1) < .02
+    assert all(torch.equal(v, was[k]) for k, v in net.state_dict().items() if k[0] != '4')
+    with pytest.raises(ValueError, match='no layers that are not frozen'): ac.lsuv(net.requires_grad_(False), x)
+
+def test_lsuv_wants_tensors():
+    class Two(nn.Linear):
+        def forward(self, x): return super().forward(x), x
+    with pytest.raises(ValueError, match='gives a tuple, and no tensor'): ac.lsuv(Two(6, 3), torch.randn(9, 6))
+
 def test_lsuv_keeps_what_is_right_already():
     net, x = ours(), torch.randn(100, 6, dtype=F64)
     ac.lsuv(net, x)
@@ -414,7 +564,7 @@ def infinite():
     net[0].weight.data[0, 0] = math.inf
     return net
 
-@pytest.mark.parametrize('make,kw,says', [(lambda: mo.Sequential(mo.ReLU()), {}, 'no layers with weights'), (Lost, {}, 'b: never ran'), (zeros, {}, '2: its outputs have std 0.0'), (infinite, {}, '0: its outputs have std nan'),
+@pytest.mark.parametrize('make,kw,says', [(lambda: mo.Sequential(mo.ReLU()), {}, 'no linear layers or convolutions'), (Lost, {}, 'b: never ran'), (zeros, {}, '2: its outputs have std 0.0'), (infinite, {}, '0: its outputs have std nan'),
     (shared, {}, 'not within 0.01 after 5 times'), (ours, dict(tol=0), 'tol above 0'), (ours, dict(tol=math.nan), 'tol above 0'), (ours, dict(max_iter=0), 'max_iter from 1'), (ours, dict(max_iter=1), 'after 1 times')], ids=range(9))
 def test_lsuv_says_why_not_and_changes_nothing(make, kw, says):
     net, x = make(), torch.randn(50, 6, dtype=F64)
