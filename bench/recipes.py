@@ -202,7 +202,7 @@ def run(b):
         t = {name: v for name, v in t.items() if None not in v}
         for name, v in t.items(): b.keep(f'to {target} %', name, 's', v)
         for name in t:
-            if OURS in t and name != OURS: b.ratio(f'{name} ÷ {OURS}, to {target} %', t[name], t[OURS], at_least=1)
+            if OURS in t and name != OURS: b.ratio(f'{name} ÷ {OURS}, to {target} %', t[name], t[OURS], at_least=1.25)
 
 ALT = "Seconds of training until each target, a row for each recipe and a marker for each target that all seeds reached, on a logarithmic axis."
 def draw(d, fig):

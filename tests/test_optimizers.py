@@ -45,11 +45,8 @@ def defaults(cls, theirs, lr, kw):
     "Settings as PyTorch's class has to be given them: its momentum is 0 where ours is 0.9"
     return {**({'momentum': .9} if cls is op.Momentum else {}), **kw}
 
-@pytest.mark.parametrize('cls,theirs,lr,kw,only,shapes', RULES)
-def test_each_rule_is_pytorchs(cls, theirs, lr, kw, only, shapes):
-    "Twenty steps; half-way, the state of each is loaded into a new one of the other, and the run goes on"
-    ps, qs = params(shapes), params(shapes)
-    def make(): return cls(groups(ps, **only), lr, **kw), theirs(groups(qs, **only), lr=lr, **defaults(cls, theirs, lr, kw))
+def twenty(ps, qs, make):
+    "Twenty steps of both, compared; half-way, the state of each is loaded into a new one of the other, and the run goes on"
     a, b = make()
     for i in range(20):
         for s in (ps, qs): gradients(s, i)
@@ -60,6 +57,12 @@ def test_each_rule_is_pytorchs(cls, theirs, lr, kw, only, shapes):
             a, b = make()
             a.load_state_dict(yours)
             b.load_state_dict(mine)
+    return a, b
+
+@pytest.mark.parametrize('cls,theirs,lr,kw,only,shapes', RULES)
+def test_each_rule_is_pytorchs(cls, theirs, lr, kw, only, shapes):
+    ps, qs = params(shapes), params(shapes)
+    a, b = twenty(ps, qs, lambda: (cls(groups(ps, **only), lr, **kw), theirs(groups(qs, **only), lr=lr, **defaults(cls, theirs, lr, kw))))
     for x, y in zip(a.state_dict()['state'].values(), b.state_dict()['state'].values()):
         assert {k for k in y if y[k] is not None} == x.keys()
         for k in x: torch.testing.assert_close(torch.as_tensor(x[k], dtype=F64), torch.as_tensor(y[k], dtype=F64), rtol=1e-9, atol=1e-14)
@@ -168,16 +171,7 @@ def muons(ps, qs, kw, only): return op.Muon(groups(ps, **only), .05, **kw), torc
 def test_muon_is_pytorchs_where_both_orthogonalise_alike(monkeypatch, kw, only):
     monkeypatch.setattr(torch.optim._muon, '_zeropower_via_newtonschulz', lambda g, *a: op.orthogonalize(g))
     ps, qs = params(MATRICES), params(MATRICES)
-    a, b = muons(ps, qs, kw, only)
-    for i in range(20):
-        for s in (ps, qs): gradients(s, i)
-        a.step(); b.step()
-        near(ps, qs)
-        if i == 9:
-            mine, yours = copy.deepcopy(a.state_dict()), copy.deepcopy(b.state_dict())
-            a, b = muons(ps, qs, kw, only)
-            a.load_state_dict(yours)
-            b.load_state_dict(mine)
+    twenty(ps, qs, lambda: muons(ps, qs, kw, only))
 
 @muon
 def test_muon_is_pytorchs_within_bfloat16s_rounding():
