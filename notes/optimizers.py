@@ -97,8 +97,8 @@ def update(self:RMSProp, p, state, lr, alpha, eps, weight_decay, momentum, cente
     g,s = _with_l2(p, weight_decay),_average(p, state, 'square_avg')
     _count(state) # PyTorch's state has it
     s.mul_(alpha).addcmul_(g, g, value=1-alpha) # g*g first might overflow
-    if centered: s = s - _average(p, state, 'grad_avg').lerp_(g, 1-alpha)**2
-    g = g/(s.clamp(min=0).sqrt()+eps)
+    if centered: s = (s - _average(p, state, 'grad_avg').lerp_(g, 1-alpha)**2).relu_()
+    g = g/(s.sqrt()+eps)
     if momentum: g = _average(p, state, 'momentum_buffer').mul_(momentum).add_(g)
     p.add_(g, alpha=-lr)
 

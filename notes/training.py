@@ -187,7 +187,7 @@ def _check_saved(self, saved, kept):
     if a!=b or any(not 0<=i<sum(b) for i in kept):
         raise ValueError(f"saved: groups of {a}, state for {[*kept]}; here of {b}")
     free = {'params','param_names','foreach','fused','capturable','differentiable',
-            'initial_lr','max_lr','min_lr','base_momentum','max_momentum'} # a schedule's
+            'initial_lr','max_lr','min_lr','base_momentum','max_momentum'} # schedules'
     for g in saved: # the first version of this package saved no `params`, no `state`
         new,gone = g.keys()-self.defaults.keys()-free,self.defaults.keys()-g.keys()
         wrong = gone | {k for k in new if g[k]!=self.fixed.get(k, math.nan)}

@@ -144,7 +144,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'momentum: the sum is the gradient itself': (OP, 'leaves_the_gradient', "state['momentum_buffer'] = g.clone()", "state['momentum_buffer'] = g"),
     'Nesterov looks back': (OP, 'each_rule', 'g = g.add(b, alpha=momentum) if nesterov', 'g = b.add(g, alpha=momentum) if nesterov'),
     'RMSProp: the average begins at the first square': (OP, 'each_rule', "g,s = _with_l2(p, weight_decay),_average(p, state, 'square_avg')", "g = _with_l2(p, weight_decay)\n    s = state.setdefault('square_avg', g*g)"),
-    'RMSProp: the variance without its mean': (OP, 'each_rule', 'if centered: s = s -', 'if False: s = s -'),
+    'RMSProp: the variance without its mean': (OP, 'each_rule', 'if centered: s = (s -', 'if False: s = (s -'),
     'optimisers: sparse gradients pass': (OP, 'sparse', 'if p.grad.layout==torch.strided: return p.grad', 'return p.grad'),
     'Muon: tall matrices as wide ones': (OP, 'muon', 'math.sqrt(max(1, len(p)/p.shape[1]))', 'math.sqrt(max(1, p.shape[1]/len(p)))'),
     'one-cycle: a step late': (OP, 'step_for_step', 'return between(start, 1., step/top)', 'return between(start, 1., (step-1)/top)'),
