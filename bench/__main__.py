@@ -1,5 +1,5 @@
 "Measure, print a table, and keep the figures in bench/results/NAME.json, which the site shows"
-import argparse, importlib, sys
+import argparse, importlib, shutil, sys
 from pathlib import Path
 from . import NAMES
 from .harness import RATIOS, RESULTS, ROOT, about, docs, figure_tables, measure, ratio_row, save
@@ -41,7 +41,9 @@ def main():
     out = Path(args.out or (build/folder.name if folder else build if args.quick else RESULTS))
     for n in args.names or NAMES:
         kept = None if args.quick else build/'kept'/f"{n}{f'-{folder.name}' if folder else ''}.jsonl"
-        if kept and not args.resume: kept.unlink(missing_ok=True)
+        if kept and not args.resume:
+            kept.unlink(missing_ok=True)
+            shutil.rmtree(kept.with_suffix(''), ignore_errors=True)
         d = measure(importlib.import_module(f'bench.{n}'), args.quick, args.threads, folder=folder, kept=kept)
         path = save(d, out)
         if kept: kept.unlink(missing_ok=True)

@@ -25,21 +25,27 @@ def optimisers():
     from notes.training import SGD
     return {'SGD': SGD, 'Momentum': Momentum, 'Nesterov momentum': partial(Momentum, nesterov=True), 'RMSProp': RMSProp, 'Adam': Adam, 'AdamW': AdamW, 'Muon': muon}
 
-def muon(params, lr):
-    "Muon for the kernels of convolutions, AdamW at a tenth of the rate for the rest"
+def rows(p, t):
+    "The tensor `t`, which lies in memory as the kernels `p` (out, in, h, w) do, as a matrix of a row for each output: of `p` itself a view"
+    import torch
+    last = p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+    return (t.permute(0, 2, 3, 1) if last else t).flatten(1)
+
+def muon(params, lr, rest=.1, decay=.1):
+    "Muon for the kernels of convolutions, AdamW at `rest` times the rate for the rest"
     from notes.optimizers import AdamW, Muon, Together
     class Kernels(Muon):
         "Muon on kernels (out, in, h, w), as matrices of a row for each output: views, so what moves one moves the other"
         def __init__(self, kernels, lr):
             self.kernels = kernels
-            super().__init__([p.data.flatten(1) for p in kernels], lr)
+            super().__init__([rows(p, p.data) for p in kernels], lr, decay)
         def step(self):
-            for m, p in zip(self._params(), self.kernels): m.grad = p.grad.flatten(1)
+            for m, p in zip(self._params(), self.kernels): m.grad = rows(p, p.grad)
             super().step()
         def zero_grad(self):
             for p in (*self._params(), *self.kernels): p.grad = None
     kernels = [p for p in params if p.ndim == 4]
-    return Together(Kernels(kernels, lr), AdamW([p for p in params if p.ndim != 4], lr/10))
+    return Together(Kernels(kernels, lr), AdamW([p for p in params if p.ndim != 4], lr*rest))
 
 def one(sets, name, schedule, lr, seed, epochs=EPOCHS):
     "Accuracy on the validation images in %, after one training"
