@@ -19,7 +19,7 @@ def complete(d):
     assert d['figures'] and all(why for why in d['missing'].values())
     assert len({(f['group'], f['name'], f['unit']) for f in d['figures']}) == len(d['figures'])
     for f in d['figures']+d['ratios']:
-        least = 1 if d['quick'] else 2 if f.get('group', '').endswith('tuning') else 3
+        least = 1 if d['quick'] or f.get('group', '').endswith('one seed') else 2 if f.get('group', '').endswith('tuning') else 3
         assert f['repeats'] >= least and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss', 'pp')
         assert (-math.inf if f['unit'] == 'pp' else 0) < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
         if 'seeds' in f: assert len(f['values']) == len({*f['seeds']}) == f['repeats']
@@ -375,3 +375,36 @@ def test_missed_aims_and_missing_peers_are_said(measured, tiny):
     assert '```{image}' in before and '|' not in before, "the picture comes first, figures and verdicts are folded"
     met = [r['met'] for r in d['ratios'] if r['met'] is not None]
     assert folded.startswith(f'{sum(met)} of {len(met)} aims met</summary>\n\n') and 'Because.' not in before and 'not explained yet' in folded
+
+def test_rows_of_kernels_are_views():
+    "As they lie in memory: what Muon moves are the kernels themselves"
+    import torch
+    from bench.optimizers import rows
+    for shape in ((4, 3, 3, 3), (4, 1, 3, 3), (4, 3, 1, 1)):
+        for order in (torch.contiguous_format, torch.channels_last):
+            p = torch.randn(shape).contiguous(memory_format=order)
+            m = rows(p, p)
+            assert m.shape == (4, p[0].numel()) and m.data_ptr() == p.data_ptr()
+            m[1] = 7.
+            assert (p[1] == 7).all() and not (p[0] == 7).any()
+            assert torch.equal(rows(p, torch.ones(shape).contiguous()), torch.ones_like(m))
+
+def test_a_training_of_the_residual_network_goes_on(tmp_path, monkeypatch):
+    "Cut off in its second epoch, it ends with the networks of one that wasn't, the last and the mean"
+    import torch
+    from bench import resnet
+    from notes.augmentation import AveragedWeights
+    group, how = next(iter(resnet.RUNS)), dict(n=520, epochs=2)
+    whole, nets = resnet.train(group, 0, **how)
+    with monkeypatch.context() as m:
+        step = AveragedWeights.after_step
+        def cut(self):
+            step(self)
+            if self.steps == 4: raise KeyboardInterrupt
+        m.setattr(AveragedWeights, 'after_step', cut)
+        with pytest.raises(KeyboardInterrupt): resnet.train(group, 0, folder=tmp_path, **how)
+    for _ in range(2):  # the second time there is nothing to do
+        again, other = resnet.train(group, 0, folder=tmp_path, **how)
+        assert {k: v for k, v in again.items() if k != 'seconds'} == {k: v for k, v in whole.items() if k != 'seconds'} and again['parameters'] < 100_000
+        for k, net in nets.items(): assert all(map(torch.equal, net.state_dict().values(), other[k].state_dict().values()))
+    assert not nets[''].state_dict()['5.weight'].equal(nets[', averaged'].state_dict()['5.weight'])
