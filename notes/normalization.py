@@ -99,9 +99,11 @@ class _BatchNorm(_Norm):
         track_running_stats:bool=True, # Keep statistics for `eval`?
         device=None, # Where the parameters lie; PyTorch's default if not given
         dtype=None, # What they are made of; PyTorch's default if not given
+        *,
+        bias:bool=True, # If affine: a bias too?
     ):
         self.num_features,self.eps,self.momentum = num_features,eps,momentum
-        self._affine(num_features, affine, affine, device, dtype)
+        self._affine(num_features, affine, affine and bias, device, dtype)
         zeros = torch.zeros(num_features, device=device, dtype=dtype)
         count = torch.tensor(0, device=zeros.device)
         stats = dict(running_mean=zeros, running_var=zeros+1, num_batches_tracked=count)
@@ -204,11 +206,13 @@ class GroupNorm(_Norm):
         affine:bool=True, # Learn a weight and a bias for each channel?
         device=None, # Where the parameters lie; PyTorch's default if not given
         dtype=None, # What they are made of; PyTorch's default if not given
+        *,
+        bias:bool=True, # If affine: a bias too?
     ):
         if num_groups<1 or num_channels%num_groups: raise ValueError(
             f"{num_channels} channels can't be cut into {num_groups} equal groups")
         self.num_groups,self.num_channels,self.eps = num_groups,num_channels,eps
-        self._affine(num_channels, affine, affine, device, dtype)
+        self._affine(num_channels, affine, affine and bias, device, dtype)
 
 # %% ../nbs/08_normalization.ipynb #647c3dc9
 @patch

@@ -75,7 +75,7 @@ def test_a_large_mean_costs_no_digits():
 # Batch norm ---------------------------------------------------------------------------------------------------------------------------
 
 SETTINGS = [{}, dict(momentum=None), dict(momentum=0.), dict(momentum=1.), dict(affine=False), dict(track_running_stats=False), dict(eps=.1, momentum=.3),
-            dict(affine=False, track_running_stats=False), dict(momentum=None, affine=False, eps=1.)]
+            dict(affine=False, track_running_stats=False), dict(momentum=None, affine=False, eps=1.), dict(bias=False)]
 
 @some
 @given(st.data())
@@ -194,7 +194,7 @@ def test_row_norms_are_pytorchs(name, kws, shape):
 @pytest.mark.parametrize('k,c', [(1, 6), (2, 6), (3, 6), (6, 6), (1, 1)])
 def test_group_norm_is_pytorchs(k, c):
     for i, more in enumerate([(4,), (3, 5), (2, 3, 2)]):
-        for kw in ({}, dict(affine=False), dict(eps=.1)):
+        for kw in ({}, dict(affine=False), dict(bias=False), dict(eps=.1)):
             for how in ('contiguous', 'transposed', 'strided'):
                 ours, theirs = twins('GroupNorm', k, c, **kw)
                 compare(ours, theirs, randn(3, c, *more, seed=i, layout=how, dtype=F64)*3+1, randn(3, c, *more, seed=i+1, layout=how, dtype=F64))
