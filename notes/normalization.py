@@ -29,7 +29,7 @@ def _check_channels(x, n, ranks, like):
 def _check_several(x, n, what, hint):
     "Is there more than one number for each of `n` channels or groups?"
     if x.numel()<=n: raise ValueError(
-        f"x {_shape(x)}: needs more than 1 value per {what}, to have a variance: {hint}")
+        f"x {_shape(x)}: needs more than 1 value per {what}, for a variance: {hint}")
 def _check_shape(x, shape, like):
     if not shape or _shape(x)[-len(shape):]!=shape:
         raise ValueError(f"x {_shape(x)}: its last axes must be {shape}")
