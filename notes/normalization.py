@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['standardize', 'standardize_grad', 'BatchNorm1d', 'BatchNorm2d', 'LayerNorm', 'RMSNorm', 'GroupNorm']
 
-# %% ../nbs/08_normalization.ipynb #61a201a3
-import math,torch
+# %% ../nbs/08_normalization.ipynb #e499b230
+import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .fully_connected import _check_g
 from .modules import *
 from .modules import _param
 
-# %% ../nbs/08_normalization.ipynb #c6fffc16
+# %% ../nbs/08_normalization.ipynb #a0ae35cb
 def _shape(t): return tuple(t.shape)
+def _tuple(shape): return (shape,) if isinstance(shape, int) else tuple(shape)
 def _check_floats(x, like):
     "`like` is a parameter or a buffer of the layer, or None"
     if not x.is_floating_point():
@@ -25,17 +26,16 @@ def _check_channels(x, n, ranks, like):
     if x.ndim not in ranks or x.shape[1]!=n: raise ValueError(
         f"x {_shape(x)}: must be (n, {n}, ...) of {' or '.join(map(str, ranks))} axes")
     _check_floats(x, like)
-def _check_several(x, n):
+def _check_several(x, n, what, hint):
     "Is there more than one number for each of `n` channels or groups?"
-    if x.numel()<=n and (x.numel() or not len(x)): raise ValueError(
-        f"x {_shape(x)}: training needs more than 1 value per channel, "
-        "to have a variance: take a larger batch, or call eval()")
+    if x.numel()<=n: raise ValueError(
+        f"x {_shape(x)}: needs more than 1 value per {what}, for a variance: {hint}")
 def _check_shape(x, shape, like):
     if not shape or _shape(x)[-len(shape):]!=shape:
         raise ValueError(f"x {_shape(x)}: its last axes must be {shape}")
     _check_floats(x, like)
 
-# %% ../nbs/08_normalization.ipynb #7c62cbb0
+# %% ../nbs/08_normalization.ipynb #b7c567e8
 def standardize(
     x:Tensor, # Numbers, any shape
     dims, # The axes over which mean and variance are taken
@@ -49,7 +49,7 @@ def standardize(
     r = (v+eps).rsqrt()
     return d*r if d.requires_grad else d.mul_(r),r,m,v
 
-# %% ../nbs/08_normalization.ipynb #0a3b7e87
+# %% ../nbs/08_normalization.ipynb #a3df9c9e
 def standardize_grad(
     g:Tensor, # Gradient with respect to the numbers that `standardize` returned
     x_hat:Tensor, # These numbers
@@ -65,28 +65,31 @@ def standardize_grad(
     if center: g_x -= s/n
     return g_x.mul_(r),s,sx
 
-# %% ../nbs/08_normalization.ipynb #8ad5cb25
+# %% ../nbs/08_normalization.ipynb #ebd65f0b
 class _Norm(Module):
-    "What the norms share: `weight` and `bias` of a shape, each of them None if not wanted"
-    weight = bias = None
+    "What the norms share: `weight` and `bias`, each None if it isn't wanted"
     def _affine(self, shape, weight, bias, device, dtype):
         w = torch.ones(shape, device=device, dtype=dtype)
         self.weight = _param(w) if weight else None
         self.bias = _param(torch.zeros_like(w)) if bias else None
-    def _scaled(self, x_hat, shape):
-        "`x_hat*weight + bias`, both viewed as `shape`"
-        if self.weight is None: return x_hat
-        out = x_hat*self.weight.view(shape)
-        return out if self.bias is None else out.add_(self.bias.view(shape))
     def _grads(self, g_w, g_b):
         for p,g in ((self.weight,g_w),(self.bias,g_b)):
             if p is not None: accumulate_grad(p, g().reshape(p.shape))
-    def _scaled_grad(self, g, x_hat, shape):
-        "Gradient of `x_hat`; those of the parameters are added to them"
-        self._grads(lambda: (g*x_hat).sum_to_size(shape), lambda: g.sum_to_size(shape))
-        return g if self.weight is None else g*self.weight.view(shape)
 
-# %% ../nbs/08_normalization.ipynb #9bc64430
+# %% ../nbs/08_normalization.ipynb #bd697108
+@patch
+def _scaled(self:_Norm, x_hat, shape):
+    "`x_hat*weight + bias`, both viewed as `shape`"
+    if self.weight is None: return x_hat
+    out = x_hat*self.weight.view(shape)
+    return out if self.bias is None else out.add_(self.bias.view(shape))
+@patch
+def _scaled_grad(self:_Norm, g, x_hat, shape):
+    "Gradient of `x_hat`; those of the parameters are added to them"
+    self._grads(lambda: (g*x_hat).sum_to_size(shape), lambda: g.sum_to_size(shape))
+    return g if self.weight is None else g*self.weight.view(shape)
+
+# %% ../nbs/08_normalization.ipynb #9a7004ec
 class _BatchNorm(_Norm):
     def __init__(self,
         num_features:int, # Channels of the input, c
@@ -96,32 +99,36 @@ class _BatchNorm(_Norm):
         track_running_stats:bool=True, # Keep statistics for `eval`?
         device=None, # Where the parameters lie; PyTorch's default if not given
         dtype=None, # What they are made of; PyTorch's default if not given
+        *,
+        bias:bool=True, # If affine: a bias too?
     ):
         self.num_features,self.eps,self.momentum = num_features,eps,momentum
-        self._affine(num_features, affine, affine, device, dtype)
+        self._affine(num_features, affine, affine and bias, device, dtype)
         zeros = torch.zeros(num_features, device=device, dtype=dtype)
         count = torch.tensor(0, device=zeros.device)
         stats = dict(running_mean=zeros, running_var=zeros+1, num_batches_tracked=count)
-        for k,t in stats.items(): self.register_buffer(k, t if track_running_stats else None)
+        for k,t in stats.items():
+            self.register_buffer(k, t if track_running_stats else None)
+    def _any(self): # a tensor of the layer's dtype, or None
+        return self.running_mean if self.weight is None else self.weight
 
-# %% ../nbs/08_normalization.ipynb #8e7d84ab
+# %% ../nbs/08_normalization.ipynb #1271159a
 @patch
 def _track(self:_BatchNorm, m, v, n):
     "Take mean and variance of a batch, n numbers a channel, into the running ones"
     self.num_batches_tracked += 1
     share = self.momentum
     if share is None: share = 1/self.num_batches_tracked.item()
-    new = m,v*(n/(n-1))
-    for old,t in zip((self.running_mean,self.running_var), new):
-        old.lerp_(t.detach().view_as(old), share)
+    for old,new in ((self.running_mean,m),(self.running_var,v*(n/(n-1)))):
+        old.lerp_(new.detach().view_as(old), share)
 
-# %% ../nbs/08_normalization.ipynb #53af4f50
+# %% ../nbs/08_normalization.ipynb #45045cbf
 @patch
 def forward(self:_BatchNorm, x):
     _check_channels(x, self.num_features, self._ranks, self._any())
     dims,shape = (0,*range(2,x.ndim)),(-1,*[1]*(x.ndim-2))
     if batch := self.training or self.running_mean is None:
-        _check_several(x, self.num_features)
+        _check_several(x, self.num_features, 'channel', "a larger batch, or eval()")
         x_hat,r,m,v = standardize(x, dims, self.eps)
         if self.running_mean is not None: self._track(m, v, x.numel()/m.numel())
     else:
@@ -130,11 +137,7 @@ def forward(self:_BatchNorm, x):
     self.save_for_backward(x_hat, r, dims, batch)
     return self._scaled(x_hat, shape)
 
-# %% ../nbs/08_normalization.ipynb #4983e9d9
-@patch
-def _any(self:_BatchNorm):
-    "A tensor of the layer's dtype, or None"
-    return self.running_mean if self.weight is None else self.weight
+# %% ../nbs/08_normalization.ipynb #50c87546
 @patch
 def bwd(self:_BatchNorm, g, x_hat, r, dims, batch):
     if self.weight is not None: r = r*self.weight.view(-1,*[1]*(g.ndim-2))
@@ -142,7 +145,7 @@ def bwd(self:_BatchNorm, g, x_hat, r, dims, batch):
     self._grads(lambda: sx, lambda: s)
     return g_x if batch else g*r
 
-# %% ../nbs/08_normalization.ipynb #d25e4c69
+# %% ../nbs/08_normalization.ipynb #c8abc504
 class BatchNorm1d(_BatchNorm):
     "`nn.BatchNorm1d` from scratch: inputs (n, c) or (n, c, l), each channel made level"
     _ranks = 2,3
@@ -150,8 +153,7 @@ class BatchNorm2d(_BatchNorm):
     "`nn.BatchNorm2d` from scratch: pictures (n, c, h, w), each channel made level"
     _ranks = 4,
 
-# %% ../nbs/08_normalization.ipynb #9ebf9e1d
-def _tuple(shape): return (shape,) if isinstance(shape, int) else tuple(shape)
+# %% ../nbs/08_normalization.ipynb #b8a3461e
 class _RowNorm(_Norm):
     center = True
     def forward(self, x):
@@ -164,6 +166,8 @@ class _RowNorm(_Norm):
     def bwd(self, g, x_hat, r, dims):
         g = self._scaled_grad(g, x_hat, self.normalized_shape)
         return standardize_grad(g, x_hat, r, dims, self.center)[0]
+
+# %% ../nbs/08_normalization.ipynb #148cc4ae
 class LayerNorm(_RowNorm):
     "`nn.LayerNorm` from scratch: the last axes of each input are made level"
     def __init__(self,
@@ -178,7 +182,7 @@ class LayerNorm(_RowNorm):
         affine = elementwise_affine
         self._affine(self.normalized_shape, affine, affine and bias, device, dtype)
 
-# %% ../nbs/08_normalization.ipynb #1d0ab45d
+# %% ../nbs/08_normalization.ipynb #d957e0dc
 class RMSNorm(_RowNorm):
     "`nn.RMSNorm` from scratch: the last axes divided by the root of their mean square"
     center = False
@@ -192,7 +196,7 @@ class RMSNorm(_RowNorm):
         self.normalized_shape,self.eps = _tuple(normalized_shape),eps
         self._affine(self.normalized_shape, elementwise_affine, False, device, dtype)
 
-# %% ../nbs/08_normalization.ipynb #7a7ea397
+# %% ../nbs/08_normalization.ipynb #76ea2bc9
 class GroupNorm(_Norm):
     "`nn.GroupNorm` from scratch: groups of each input's channels are made level"
     def __init__(self,
@@ -202,22 +206,27 @@ class GroupNorm(_Norm):
         affine:bool=True, # Learn a weight and a bias for each channel?
         device=None, # Where the parameters lie; PyTorch's default if not given
         dtype=None, # What they are made of; PyTorch's default if not given
+        *,
+        bias:bool=True, # If affine: a bias too?
     ):
         if num_groups<1 or num_channels%num_groups: raise ValueError(
             f"{num_channels} channels can't be cut into {num_groups} equal groups")
         self.num_groups,self.num_channels,self.eps = num_groups,num_channels,eps
-        self._affine(num_channels, affine, affine, device, dtype)
+        self._affine(num_channels, affine, affine and bias, device, dtype)
 
-# %% ../nbs/08_normalization.ipynb #f994ebed
+# %% ../nbs/08_normalization.ipynb #647c3dc9
 @patch
 def forward(self:GroupNorm, x):
     _check_channels(x, self.num_channels, range(2,9), self.weight)
+    _check_several(x, len(x)*self.num_groups, 'group', "fewer groups")
     rows = x.reshape(len(x), self.num_groups, -1)
     x_hat,r,*_ = standardize(rows, -1, self.eps)
     self.save_for_backward(x_hat.view(x.shape), r)
     return self._scaled(x_hat.view(x.shape), (-1,*[1]*(x.ndim-2)))
+
+# %% ../nbs/08_normalization.ipynb #4cab13c8
 @patch
 def bwd(self:GroupNorm, g, x_hat, r):
     g = self._scaled_grad(g, x_hat, (self.num_channels,*[1]*(g.ndim-2)))
-    rows = (len(g),self.num_groups,-1)
-    return standardize_grad(g.reshape(rows), x_hat.reshape(rows), r, -1)[0].view(g.shape)
+    rows = [t.reshape(len(t), self.num_groups, -1) for t in (g,x_hat)]
+    return standardize_grad(*rows, r, -1)[0].view(g.shape)

@@ -4,7 +4,7 @@ import pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from batch_norm import BatchNorm
+from notes.normalization import BatchNorm2d
 from fits import F64, Log, learner, loaders, mlp, ours, std_cbs, weights
 from notes import activations as ac, callbacks as ca, checkpoints as ck, convolutions as cv, fully_connected as fc, learner as le, modules as mo, training as tr
 from notes.exports import rel_error
@@ -426,7 +426,7 @@ def test_general_relu_grad_wants_one_shape():
 @pytest.mark.parametrize('leak', [0., .5])
 def test_kaiming_init(leak):
     "Weights are those of `kaiming_normal_`, drawn in the order of the layers; biases are 0; a batch norm keeps what it has"
-    nets = nn.Sequential(nn.Conv2d(3, 40, 3), nn.BatchNorm2d(40), nn.ReLU(), nn.Flatten(), nn.Linear(40, 50, bias=False)), mo.Sequential(cv.Conv2d(3, 40, 3), BatchNorm(40), mo.ReLU(), cv.Flatten(), mo.Linear(40, 50, bias=False))
+    nets = nn.Sequential(nn.Conv2d(3, 40, 3), nn.BatchNorm2d(40), nn.ReLU(), nn.Flatten(), nn.Linear(40, 50, bias=False)), mo.Sequential(cv.Conv2d(3, 40, 3), BatchNorm2d(40), mo.ReLU(), cv.Flatten(), mo.Linear(40, 50, bias=False))
     for net in nets:
         net[1].weight.data.fill_(3.)
         torch.manual_seed(1)

@@ -319,3 +319,53 @@ def general_relu_case(d):
 def general_relu_layer_case(d):
     x = off_corner(d.randn(d.size('n'), d.size('in')))
     return layer_checks(double(ac.GeneralReLU(*general(d))), x, d.randn(*x.shape))
+
+# Norms
+
+from notes import normalization as no
+
+def spread(x, dims, least=.05):
+    "Enough of it along `dims`: where numbers are equal, a nudge is all that there is"
+    assume(bool(x.std(dims, correction=0).min() > least))
+    return x
+
+@case('normalization.standardize_grad')
+def standardize_case(d):
+    shape = [d.size('dim') + 1 for _ in range(d.data.draw(st.integers(1, 3), label='rank'))]
+    dims = d.data.draw(st.sampled_from([0, -1, tuple(range(len(shape)))]), label='dims')
+    center = d.data.draw(st.booleans(), label='center')
+    x, g = spread(d.randn(*shape), dims), d.randn(*shape)
+    x_hat, r, *_ = no.standardize(x, dims, 1e-3, center)
+    return [Check('x', lambda x: (no.standardize(x, dims, 1e-3, center)[0]*g).sum(), x, flat(no.standardize_grad(g, x_hat, r, dims, center)[0]))]
+
+def norm_layer(d, layer, x, dims):
+    "Of any weights, in training or in evaluation; where it matters, enough numbers to have a spread"
+    for p in layer.parameters(): p.data = torch.randn(p.shape, generator=d.rng, dtype=p.dtype) + 2
+    checks = layer_checks(double(layer), spread(x, dims), d.randn(*x.shape))
+    for c in checks: flat(c.ours)
+    return checks
+
+@case('normalization.BatchNorm1d', 'normalization.BatchNorm2d')
+def batch_norm_case(d):
+    n, c = d.size('n') + 2, d.size('channels')
+    more = d.data.draw(st.sampled_from([(), (3,), (3, 2), (1, 4)]), label='places')
+    make = no.BatchNorm2d if len(more) == 2 else no.BatchNorm1d
+    layer = make(c, eps=1e-3, affine=d.data.draw(st.booleans(), label='affine')).to(torch.float64)
+    x = d.randn(n, c, *more)
+    if d.data.draw(st.booleans(), label='evaluation'):
+        layer(spread(x, (0, *range(2, x.ndim))) + 1)
+        layer.eval()
+    return norm_layer(d, layer, x, (0, *range(2, x.ndim)))
+
+@case('normalization.LayerNorm', 'normalization.RMSNorm')
+def row_norm_case(d):
+    shape = [d.size('dim') + 1 for _ in range(d.data.draw(st.integers(1, 2), label='rank'))]
+    make, affine = d.data.draw(st.sampled_from([no.LayerNorm, no.RMSNorm]), label='norm'), d.data.draw(st.booleans(), label='affine')
+    return norm_layer(d, make(shape, eps=1e-3, elementwise_affine=affine), d.randn(d.size('n'), *shape), tuple(range(-len(shape), 0)))
+
+@case('normalization.GroupNorm')
+def group_norm_case(d):
+    k, size, n = d.size('groups'), d.size('channels of a group') + 1, d.size('n')
+    x = d.randn(n, k*size, 2, 2)
+    spread(x.reshape(n, k, -1), 2)
+    return norm_layer(d, no.GroupNorm(k, k*size, eps=1e-3, affine=d.data.draw(st.booleans(), label='affine')), x, (1, 2, 3))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from batch_norm import BatchNorm
+from notes.normalization import BatchNorm1d as BatchNorm
 from fits import F64, Log, Noisy, Shapes, data, learner, loaders, mlp, ours, std_cbs, train_batch, weights
 from notes import callbacks as ca, checkpoints as ck, learner as le, modules as mo, training as tr
 from notes.data import get_data
@@ -328,7 +328,7 @@ def normed(lib, BN, seed=0):
     torch.manual_seed(seed)
     return lib.Sequential(lib.Linear(6, 5), BN(5), lib.ReLU(), lib.Linear(5, 3)).to(F64)
 
-def test_batch_norm_of_ten_lines_through_the_loop(tmp_path):
+def test_batch_norm_through_the_loop(tmp_path):
     "Fit, evaluation, predictions, a trial, a checkpoint: as its `nn` twin goes through them"
     a, b = (learner(std_cbs(), model=normed(*args), dls=loaders(n=36, bs=6)) for args in ((mo, BatchNorm), (nn, nn.BatchNorm1d)))
     a.loss_func = tr.CrossEntropy()

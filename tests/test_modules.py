@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from torch import nn
 import notes
 from notes import convolutions as cv, exports as ex, fully_connected as fc, hooks, modules as mo, training as tr
-from batch_norm import BatchNorm
+from notes.normalization import BatchNorm1d as BatchNorm
 from draws import F64, layouts, randn, seeds, sizes, some
 
 # Linear and Sequential
@@ -412,7 +412,7 @@ def test_sequential_is_a_sequence():
 
 # Buffers, state, moves, modes
 
-def test_batch_norm_in_ten_lines_is_nns():
+def test_batch_norm_is_nns():
     "Outputs, gradients and buffers, in training and in evaluation; its state goes into the `nn` twin and back"
     ours, torchs = BatchNorm(3).to(F64), nn.BatchNorm1d(3).double()
     for i, mode in enumerate((True, True, False, True)):

@@ -7,6 +7,7 @@ import pytest
 from project import ROOT
 
 FC, MM, EX, DA, TR, CV, LE, CA, CK, OP = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints', 'optimizers'))
+NO = 'normalization', 'test_normalization.py'
 MO, KE, AC = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
@@ -154,6 +155,22 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'Schedule: a resumed run begins at its own rate': (OP, 'uninterrupted', "= ('top','before'),None", '= (),None'),
     'Schedule: a broken start leaves a rate of the middle': (OP, 'breaks_off_at_its_start', '-30,False,False,True', '-30,False,False,False'),
     'Adam: a large gradient overflows': (OP, 'large_gradients', 'v.mul_(b2).addcmul_(g, g, value=1-b2)', 'v.lerp_(g*g, 1-b2)'),
+    'norm: the variance over n-1': (NO, 'test_standardize', 'v = d.square().mean(dims, keepdim=True)', 'v = x.var(dims, keepdim=True)'),
+    'norm: eps outside the root': (NO, 'eps_stands', 'r = (v+eps).rsqrt()', 'r = 1/(v.sqrt()+eps)'),
+    'norm gradient: the mean forgotten': (NO, 'has_no_mean', 'if center: g_x -= s/n', 'if False: g_x -= s/n'),
+    'norm gradient: that of the variance forgotten': (NO, 'has_no_mean', '(x_hat*(-sx/n)).add_(g)', 'x_hat*0 + g'),
+    'norm: a graph loses what it needs': (NO, 'autograd_goes', 'd*r if d.requires_grad else d.mul_(r)', 'd.mul_(r)'),
+    'batch norm: the gradient stops at the statistics': (NO, 'settings_and_modes', 'return g_x if batch else g*r', 'return g*r'),
+    'batch norm: the gradient of training in evaluation': (NO, 'settings_and_modes', 'return g_x if batch else g*r', 'return g_x'),
+    'batch norm: the running variance is that over n': (NO, 'settings_and_modes', '(self.running_var,v*(n/(n-1)))', '(self.running_var,v)'),
+    'batch norm: momentum is the share of the old': (NO, 'share_of_the_new', 'view_as(old), share)', 'view_as(old), 1-share)'),
+    'batch norm: momentum None begins with the start values': (NO, 'plain_average', 'share = 1/self.num_batches_tracked.item()', 'share = 1/(1+self.num_batches_tracked.item())'),
+    'batch norm: evaluation asks the batch': (NO, 'asks_nobody', 'if batch := self.training or self.running_mean is None:', 'if batch := True:'),
+    'batch norm: evaluation moves the statistics': (NO, 'in_training_only', 'if batch := self.training or self.running_mean is None:', 'if batch := True:'),
+    'batch norm: a batch of one passes': (NO, 'batch_of_one', '''_check_several(x, self.num_features, 'channel', "a larger batch, or eval()")''', 'pass'),
+    'batch norm: a single picture is refused': (NO, 'settings_and_modes', 'if x.numel()<=n: raise', 'if len(x)<2: raise'),
+    'group norm: every k-th channel': (NO, 'group_norm_is', 'rows = x.reshape(len(x), self.num_groups, -1)', 'rows = x.reshape(len(x), -1, self.num_groups).transpose(1, 2).contiguous()'),
+    'RMS norm: a fixed eps': (NO, 'row_norms_are', 'torch.finfo(x.dtype).eps if self.eps is None', '1e-5 if self.eps is None'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.

@@ -8,7 +8,7 @@ Importing that module changes flags and seeds for the whole process, so it happe
 import collections, json, linecache, os, re, subprocess, sys, traceback
 from pathlib import Path
 import pytest, torch
-from notes import convolutions as cv, fully_connected as fc, kernel as ke, matmul as mm, modules as mo, training as tr
+from notes import convolutions as cv, fully_connected as fc, kernel as ke, matmul as mm, modules as mo, normalization as no, training as tr
 
 ROOT = Path(mm.__file__).resolve().parent
 TOL = {torch.float64: dict(rtol=1e-9, atol=1e-10), torch.float32: dict(rtol=1e-4, atol=1e-3)}  # samples go up to 9, and their sums to some hundred
@@ -170,7 +170,8 @@ def layer(Ours, **same):
         yield from zip((p.grad for p in ours.parameters()), gp, strict=True)
     return try_
 for Ours, op, same in ((mo.Linear, 'Linear', {}), (mo.ReLU, 'ReLU', {}), (mo.MSE, 'MSELoss', dict(reduction='mean')), (tr.CrossEntropy, 'CrossEntropyLoss', LOSS),
-                       (cv.Conv2d, 'Conv2d', {}), (cv.MaxPool2d, 'MaxPool2d', {}), (cv.AvgPool2d, 'AvgPool2d', {})):
+                       (cv.Conv2d, 'Conv2d', {}), (cv.MaxPool2d, 'MaxPool2d', {}), (cv.AvgPool2d, 'AvgPool2d', {}),
+                       *((getattr(no, k), k, {}) for k in ('BatchNorm1d', 'BatchNorm2d', 'LayerNorm', 'GroupNorm', 'RMSNorm'))):
     case(f'{Ours.__name__}, a layer', f'nn.{op}')(layer(Ours, **same))
 
 @case('Flatten, a layer', 'flatten')
