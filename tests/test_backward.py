@@ -319,3 +319,12 @@ def general_relu_case(d):
 def general_relu_layer_case(d):
     x = off_corner(d.randn(d.size('n'), d.size('in')))
     return layer_checks(double(ac.GeneralReLU(*general(d))), x, d.randn(*x.shape))
+
+# The residual network's layers
+
+from notes import resnet as rs
+
+@case('resnet.GlobalAvgPool')
+def global_avg_pool_case(d):
+    n, c, h, w = (d.size(k) for k in ('n', 'channels', 'height', 'width'))
+    return layer_checks(rs.GlobalAvgPool(), d.randn(n, c, h, w), d.randn(n, c))
