@@ -51,6 +51,8 @@ class OURS:
     "The layers of this series, as what a network can be built `of`"
     Conv2d,BatchNorm2d,ReLU,Linear = Conv2d,BatchNorm2d,ReLU,Linear
     Identity,Sequential,Sum,GlobalAvgPool = Identity,Sequential,Sum,GlobalAvgPool
+
+# %% ../nbs/09_resnet.ipynb #18c8dd84
 class TORCH:
     "PyTorch's layers under the same names"
     Conv2d,BatchNorm2d,ReLU,Linear = nn.Conv2d,nn.BatchNorm2d,nn.ReLU,nn.Linear
