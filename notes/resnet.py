@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GlobalAvgPool', 'OURS', 'TORCH', 'conv_norm', 'res_block', 'resnet', 'summary']
 
-# %% ../nbs/09_resnet.ipynb #dbfaf445
+# %% ../nbs/09_resnet.ipynb #47d07799
 import torch
 from operator import index
 from torch import Tensor,nn
@@ -16,7 +16,7 @@ from .convolutions import *
 from .activations import *
 from .normalization import *
 
-# %% ../nbs/09_resnet.ipynb #df56cc42
+# %% ../nbs/09_resnet.ipynb #85be71cc
 def _check_counts(**counts):
     "Whole numbers from 1 on"
     for k,v in counts.items():
@@ -26,6 +26,9 @@ def _check_counts(**counts):
 def _check_odd(k):
     _check_counts(kernel_size=k)
     if k%2==0: raise ValueError(f"kernel_size {k} is even: it has no middle")
+def _check_pool(x):
+    if x.ndim!=4 or not x.numel(): raise ValueError(
+        f"x must be (n, channels, height, width), none of them 0, not {tuple(x.shape)}")
 def _check_strides(widths, strides):
     widths = tuple(widths)
     if not widths: raise ValueError("widths: pass one or more")
@@ -35,36 +38,33 @@ def _check_strides(widths, strides):
         f"{len(strides)}: pass one for each block")
     return widths,strides
 
-# %% ../nbs/09_resnet.ipynb #10996d91
+# %% ../nbs/09_resnet.ipynb #97410142
 class GlobalAvgPool(Module):
     "Mean over height and width: (n, c, h, w) becomes (n, c)"
-    def forward(self, x):
-        if x.ndim!=4 or not x.numel(): raise ValueError(
-            f"x must be (n, channels, height, width), none 0, not {tuple(x.shape)}")
-        return x.mean((2,3))
+    def forward(self, x): _check_pool(x); return x.mean((2,3))
     def bwd(self, g, x):
         _check_g(g, x.shape[:2])
         return (g/x[0,0].numel())[:,:,None,None].expand(x.shape)
 
-# %% ../nbs/09_resnet.ipynb #c614591b
+# %% ../nbs/09_resnet.ipynb #91fc657b
 class OURS:
     "The layers of this series, as what a network can be built `of`"
     Conv2d,BatchNorm2d,ReLU,Linear = Conv2d,BatchNorm2d,ReLU,Linear
     Identity,Sequential,Sum,GlobalAvgPool = Identity,Sequential,Sum,GlobalAvgPool
+
+# %% ../nbs/09_resnet.ipynb #18c8dd84
 class TORCH:
     "PyTorch's layers under the same names"
     Conv2d,BatchNorm2d,ReLU,Linear = nn.Conv2d,nn.BatchNorm2d,nn.ReLU,nn.Linear
     Identity,Sequential = nn.Identity,nn.Sequential
     class Sum(nn.Sequential):
         "Branches: each gets the same input; their outputs are added up"
-        def forward(self, x):
-            first,*rest = [l(x) for l in self]
-            return sum(rest, first)
+        def forward(self, x): return sum(l(x) for l in self)
     class GlobalAvgPool(nn.Module):
         "Mean over height and width"
         def forward(self, x): return x.mean((2,3))
 
-# %% ../nbs/09_resnet.ipynb #f3eb327b
+# %% ../nbs/09_resnet.ipynb #382ccd70
 def conv_norm(
     c_in:int, # Channels of the input
     c_out:int, # Channels of the output
@@ -79,7 +79,7 @@ def conv_norm(
     conv = of.Conv2d(c_in, c_out, kernel_size, stride, kernel_size//2, bias=False)
     return of.Sequential(conv, of.BatchNorm2d(c_out), *([of.ReLU()] if act else []))
 
-# %% ../nbs/09_resnet.ipynb #22bd4b9a
+# %% ../nbs/09_resnet.ipynb #3421bb76
 def res_block(
     c_in:int, # Channels of the input
     c_out:int, # Channels of the output
@@ -95,7 +95,7 @@ def res_block(
     shortcut = of.Identity() if same else conv_norm(c_in, c_out, 1, stride, False, of)
     return of.Sequential(of.Sum(branch, shortcut), of.ReLU())
 
-# %% ../nbs/09_resnet.ipynb #0fec5d68
+# %% ../nbs/09_resnet.ipynb #3d3be7e2
 def resnet(
     widths=(8,16,32,64), # Channels of the stem and after each block
     c_in:int=1, # Channels of the images
@@ -112,8 +112,13 @@ def resnet(
     end = of.GlobalAvgPool(),of.Linear(widths[-1], n_out)
     return of.Sequential(conv_norm(c_in, widths[0], of=of), *blocks, *end)
 
-# %% ../nbs/09_resnet.ipynb #b8354126
+# %% ../nbs/09_resnet.ipynb #f8b17423
 _MULTIPLY = Conv2d,Linear,nn.Linear,nn.Conv1d,nn.Conv2d,nn.Conv3d
+def _madds(l, out):
+    "Multiply-adds of `l`: each output is a sum over the weights of one kernel or row"
+    return out.numel()*l.weight[0].numel() if isinstance(l, _MULTIPLY) else 0
+
+# %% ../nbs/09_resnet.ipynb #2eb889f7
 def _leaves(model):
     return {k: m for k,m in model.named_modules() if not [*m.children()]}
 def _params(m): return sum(p.numel() for p in m.parameters())
@@ -122,17 +127,12 @@ class _Summary(dict):
     params = property(lambda self: sum(r[2] for r in self.values()))
     madds = property(lambda self: sum(r[3] for r in self.values()))
     def __repr__(self):
-        rows = [[k,kind,' × '.join(map(str, shape)),f'{p:,}',f'{m:,}']
+        rows = [[k,kind,'×'.join(map(str, shape)),f'{p:,}',f'{m:,}']
                 for k,(kind,shape,p,m) in self.items()]
-        head = ['layer','','output','parameters','multiply-adds']
+        head = ['layer','kind','output','parameters','multiply-adds']
         return _table([head,*rows,['all','','',f'{self.params:,}',f'{self.madds:,}']])
 
-# %% ../nbs/09_resnet.ipynb #22089e4c
-def _madds(l, out):
-    "Multiply-adds of `l`: each output is a sum over the weights of one kernel or row"
-    return out.numel()*l.weight[0].numel() if isinstance(l, _MULTIPLY) else 0
-
-# %% ../nbs/09_resnet.ipynb #4187099c
+# %% ../nbs/09_resnet.ipynb #5294d35a
 def summary(
     model, # Of ours, or of PyTorch's
     x:Tensor, # A batch of inputs

@@ -369,3 +369,11 @@ def group_norm_case(d):
     x = d.randn(n, k*size, 2, 2)
     spread(x.reshape(n, k, -1), 2)
     return norm_layer(d, no.GroupNorm(k, k*size, eps=1e-3, affine=d.data.draw(st.booleans(), label='affine')), x, (1, 2, 3))
+# The residual network's layers
+
+from notes import resnet as rs
+
+@case('resnet.GlobalAvgPool')
+def global_avg_pool_case(d):
+    n, c, h, w = (d.size(k) for k in ('n', 'channels', 'height', 'width'))
+    return layer_checks(rs.GlobalAvgPool(), d.randn(n, c, h, w), d.randn(n, c))

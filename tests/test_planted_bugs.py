@@ -8,7 +8,7 @@ from project import ROOT
 
 FC, MM, EX, DA, TR, CV, LE, CA, CK, OP = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints', 'optimizers'))
 NO = 'normalization', 'test_normalization.py'
-MO, KE, AC = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py')
+MO, KE, AC, RS = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py'), ('resnet', 'test_resnet.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -171,6 +171,16 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'batch norm: a single picture is refused': (NO, 'settings_and_modes', 'if x.numel()<=n: raise', 'if len(x)<2: raise'),
     'group norm: every k-th channel': (NO, 'group_norm_is', 'rows = x.reshape(len(x), self.num_groups, -1)', 'rows = x.reshape(len(x), -1, self.num_groups).transpose(1, 2).contiguous()'),
     'RMS norm: a fixed eps': (NO, 'row_norms_are', 'torch.finfo(x.dtype).eps if self.eps is None', '1e-5 if self.eps is None'),
+    'global pooling gradient: the whole to each place': (('resnet', 'test_backward.py'), 'GlobalAvgPool', '(g/x[0,0].numel())[:,:,None,None]', 'g[:,:,None,None]'),
+    'residual block: the shortcut keeps its stride to itself': (RS, 'test_shapes', 'conv_norm(c_in, c_out, 1, stride, False, of)', 'conv_norm(c_in, c_out, 1, 1, False, of)'),
+    'residual block: a ReLU before the sum': (RS, 'begins_with_the_shortcut or identity_where', 'conv_norm(c_in, c_out, 1, stride, False, of)', 'conv_norm(c_in, c_out, 1, stride, True, of)'),
+    'residual block: a shortcut that is no identity': (RS, 'identity_where', 'same = c_in==c_out and stride==1', 'same = False'),
+    'residual block: the first norm begins at zero': (RS, 'zero_begins', 'nn.init.zeros_(branch[1][1].weight)', 'nn.init.zeros_(branch[0][1].weight)'),
+    'resnet: strides that are too few': (RS, 'cannot_be', 'if len(strides)!=len(widths)-1: raise', 'if False: raise'),
+    "PyTorch's sum: the first branch alone": (RS, 'test_sum or statistics_are', 'return sum(l(x) for l in self)', 'return self[0](x)'),
+    'multiply-adds: at the parameters alone': (RS, 'half_of_what', 'return out.numel()*l.weight[0].numel() if', 'return out[0,0].numel()*l.weight.numel() if'),
+    'summary: a layer in two places counts once': (RS, 'two_places', 'before+_madds(m, out)', '_madds(m, out)'),
+    'summary: statistics of the batch are kept': (RS, 'changes_nothing', 'with torch.no_grad(),eval_mode(model),Hooks', 'with torch.no_grad(),Hooks'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
