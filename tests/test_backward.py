@@ -369,6 +369,7 @@ def group_norm_case(d):
     x = d.randn(n, k*size, 2, 2)
     spread(x.reshape(n, k, -1), 2)
     return norm_layer(d, no.GroupNorm(k, k*size, eps=1e-3, affine=d.data.draw(st.booleans(), label='affine')), x, (1, 2, 3))
+
 # The residual network's layers
 
 from notes import resnet as rs
