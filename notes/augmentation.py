@@ -19,6 +19,11 @@ from .training import *
 from .training import _check_targ,_check_tensor
 
 # %% ../nbs/09a_augmentation.ipynb #4d38f4cb
+def _tensors(model):
+    "Parameters and buffers, each once"
+    if isinstance(model, Module): ts = [t for _,t in model._all('parameter','buffer')]
+    else: ts = [*model.parameters(),*model.buffers()]
+    return [t.detach() for t in ts]
 class _SavesModel(Callback):
     def state_dict(self): return dict(model=self.model.state_dict(), steps=self.steps)
     def load_state_dict(self, state):
@@ -41,11 +46,6 @@ class AveragedWeights(_SavesModel):
         self._counts = [(a,b) for a,b in pairs if not a.is_floating_point()]
 
 # %% ../nbs/09a_augmentation.ipynb #ed9c9153
-def _tensors(model):
-    "Parameters and buffers, each once"
-    if isinstance(model, Module): ts = [t for _,t in model._all('parameter','buffer')]
-    else: ts = [*model.parameters(),*model.buffers()]
-    return [t.detach() for t in ts]
 @patch
 @torch.no_grad()
 def after_step(self:AveragedWeights):
@@ -303,6 +303,8 @@ def _check_probabilities(p, y, bins):
     _check_targ(p, y)
     if not (p.min()>=0 and (p.sum(1)-1).abs().max()<1e-3):
         raise ValueError("p: pass probabilities, from 0 on, each row with sum 1")
+
+# %% ../nbs/09a_augmentation.ipynb #b759db11
 def calibration(
     p:Tensor, # Probabilities, (n, c)
     y:Tensor, # Right classes, (n,)

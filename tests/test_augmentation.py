@@ -1,5 +1,5 @@
 "Changed images, averaged weights, smoothed labels, views, calibration and pictures, each beside a reference"
-import copy, functools, math
+import functools, math
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
