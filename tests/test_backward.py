@@ -233,6 +233,18 @@ def cross_entropy_case(d):
     return [Check('function', lambda x: tr.cross_entropy(x, targ), x, flat(tr.cross_entropy_grad(ONE, x, targ))),
             Check('layer', lambda x: scale*tr.cross_entropy(x, targ), x, loss.backward() if scale == 1 else loss.backward(scale*ONE))]
 
+from notes import augmentation as au
+
+@case('augmentation.smooth_cross_entropy_grad', 'augmentation.SmoothCrossEntropy')
+def smooth_cross_entropy_case(d):
+    x, targ = scored(d)
+    assume(x.shape[1] > 1)
+    s = d.data.draw(st.sampled_from([0., .1, .7]), label='label smoothing')  # at 1 and equal logits the gradient is 0
+    scale, loss = d.data.draw(st.sampled_from([1., -2.5]), label='gradient of the loss'), au.SmoothCrossEntropy(s)
+    loss(x, targ)
+    return [Check('function', lambda x: au.smooth_cross_entropy(x, targ, s), x, flat(au.smooth_cross_entropy_grad(ONE, x, targ, s))),
+            Check('layer', lambda x: scale*au.smooth_cross_entropy(x, targ, s), x, loss.backward() if scale == 1 else loss.backward(scale*ONE))]
+
 # Convolutions
 
 from notes import convolutions as cv

@@ -9,6 +9,7 @@ from project import ROOT
 FC, MM, EX, DA, TR, CV, LE, CA, CK, OP = ((m, f'test_{m}.py') for m in ('fully_connected', 'matmul', 'exports', 'data', 'training', 'convolutions', 'learner', 'callbacks', 'checkpoints', 'optimizers'))
 NO = 'normalization', 'test_normalization.py'
 MO, KE, AC, RS = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py'), ('resnet', 'test_resnet.py')
+AU = 'augmentation', 'test_augmentation.py'
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -181,6 +182,30 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'multiply-adds: at the parameters alone': (RS, 'half_of_what', 'return out.numel()*l.weight[0].numel() if', 'return out[0,0].numel()*l.weight.numel() if'),
     'summary: a layer in two places counts once': (RS, 'two_places', 'before+_madds(m, out)', '_madds(m, out)'),
     'summary: statistics of the batch are kept': (RS, 'changes_nothing', 'with torch.no_grad(),eval_mode(model),Hooks', 'with torch.no_grad(),Hooks'),
+    'affine: the map there for the map back': (AU, 'slow_loop or with_its_matrix', 'i,j = cos*i-sin*j,cos*j+sin*i', 'i,j = cos*i+sin*j,cos*j-sin*i'),
+    'affine: edges at the middle of pixels': (AU, 'bilinear_is', '[(2*j+1)/w-1, (2*i+1)/h-1]', '[2*j/(w-1)-1, 2*i/(h-1)-1]'),
+    'affine: rows and columns swapped': (AU, 'bilinear_is', '[(2*j+1)/w-1, (2*i+1)/h-1]', '[(2*i+1)/h-1, (2*j+1)/w-1]'),
+    'bilinear: the far corner weighs most': (AU, 'bilinear_is', 'a,b = i-top,j-left', 'a,b = 1-(i-top),1-(j-left)'),
+    'move: comes in again at the other edge': (AU, 'padded_crop', 'return torch.where(inside[:,None], got, fill).contiguous()', 'return x[n,:,i%h,j%w].movedim(-1, 1).contiguous()'),
+    'changes: one draw for all images': (AU, 'draw_of_its_own', 'u = torch.rand(len(x), k, generator=generator, device=device)', 'u = torch.rand(1, k, generator=generator, device=device).expand(len(x), -1)'),
+    'changes: paper of the whole batch': (AU, 'padded_crop or mean_of_softmax', 'return x.amin((1,2,3), keepdim=True)', 'return x.amin()'),
+    'changes: a float64 fill is rounded': (AU, 'bilinear_is', 'torch.as_tensor(fill, dtype=x.dtype, device=x.device)', 'torch.as_tensor(fill).to(x)'),
+    'shift: the last pixel never drawn': (AU, 'alike_often', '(u*(2*most+1)).floor()', '(u*2*most).floor()'),
+    'Augment: validation too': (AU, 'training_batches_alone', 'for f in self.fs if l.training else ():', 'for f in self.fs:'),
+    'Augment: own generators are in no checkpoint': (AU, 'same_bits', "return dict(generators=[g.get_state() for g in _own_generators(self.fs)])", 'return dict(generators=[])'),
+    'averaged weights: statistics forgotten': (AU, 'averaged_model', 'else: ts = [*model.parameters(),*model.buffers()]', 'else: ts = [*model.parameters()]'),
+    'averaged weights: the share from the first step on': (AU, 'averaged_model', 'share = min(self.share, self.steps/(1+self.steps))', 'share = self.share'),
+    'averaged weights: a resumed run begins anew': (AU, 'same_bits', "        self.model.load_state_dict(state['model'])\n", ''),
+    'averaged weights: tied weights move twice': (AU, 'tied', "ts = [t for _,t in model._all('parameter','buffer')]", 'ts = [*model.state_dict().values()]*2'),
+    'smoothing: the right class gets no share': (AU, 'smoothed_is', 'return (1-s)*nll(log_p, targ) - s*log_p.mean()', 'return (1-s)*nll(log_p, targ) - s*(log_p.sum()/len(x)+nll(log_p, targ))/(x.shape[1]-.999999)'),
+    'smoothing gradient: the even share forgotten': (('augmentation', 'test_backward.py'), 'smooth_cross', 'return (1-label_smoothing)*sharp + label_smoothing*even', 'return (1-label_smoothing)*sharp'),
+    'predict: in training mode': (AU, 'mean_of_softmax', '    with eval_mode(model): return torch.cat([mean(xb)', '    if True: return torch.cat([mean(xb)'),
+    'predict: the image itself does not count': (AU, 'mean_of_softmax', 'seen = xb,*(f(xb) for f in views)', 'seen = [f(xb) for f in views] or [xb]'),
+    'calibration: a bin begins with its lower end': (AU, 'slow_loop', '(sure*bins).ceil().long().clamp(1, bins)-1', '(sure*bins).long().clamp(0, bins-1)'),
+    'ECE: bins count alike': (AU, 'slow_loop', '((n*(sure-right).abs()).nansum()/n.sum())', '(sure-right).abs().nanmean()'),
+    'read_picture: light ink is paper': (AU, 'wherever', 'ink = away if most==away.max() else -away', 'ink = -away'),
+    'read_picture: grain is ink': (AU, 'wherever', '(ink-most/4).clamp_min(0)', 'ink.clamp_min(0)'),
+    'read_picture: a turned camera': (AU, 'turned_cameras', 'im = ImageOps.exif_transpose(im)', 'im = im'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
