@@ -10,12 +10,11 @@ import torch
 from operator import index
 from torch import Tensor,nn
 from .matmul import _table
-from .fully_connected import _check_g,kaiming_normal_
+from .fully_connected import _check_g
 from .modules import *
 from .convolutions import *
 from .activations import *
-try: from notes.normalization import BatchNorm2d
-except ImportError: BatchNorm2d = None # until norm-core is merged
+from .normalization import *
 
 # %% ../nbs/09_resnet.ipynb #df56cc42
 def _check_counts(**counts):
@@ -86,10 +85,12 @@ def res_block(
     c_out:int, # Channels of the output
     stride:int=1, # Distance from one position of the kernels to the next
     of=OURS, # Layers: `OURS` or `TORCH`
+    zero:bool=False, # Begin with a branch that gives 0, by the weight of its last norm?
 ): # `Sequential`: (n, c_in, h, w) becomes (n, c_out, h/stride, w/stride), rounded up
     "Two convolutions beside a shortcut, added up; `ValueError` as `conv_norm`"
     branch = of.Sequential(conv_norm(c_in, c_out, stride=stride, of=of),
                            conv_norm(c_out, c_out, act=False, of=of))
+    if zero: nn.init.zeros_(branch[1][1].weight)
     same = c_in==c_out and stride==1
     shortcut = of.Identity() if same else conv_norm(c_in, c_out, 1, stride, False, of)
     return of.Sequential(of.Sum(branch, shortcut), of.ReLU())
@@ -101,12 +102,13 @@ def resnet(
     n_out:int=10, # Outputs
     strides=None, # Of the blocks, one for each; 2 if not given
     of=OURS, # Layers: `OURS` or `TORCH`
+    zero:bool=False, # Begin with branches that give 0?
 ): # `Sequential`: (n, c_in, h, w) becomes (n, n_out)
     "Stem, residual blocks, mean, linear layer; `ValueError` where numbers don't fit"
     widths,strides = _check_strides(widths, strides)
     _check_counts(n_out=n_out)
     steps = zip(widths, widths[1:], strides)
-    blocks = [res_block(a, b, s, of) for a,b,s in steps]
+    blocks = [res_block(a, b, s, of, zero) for a,b,s in steps]
     end = of.GlobalAvgPool(),of.Linear(widths[-1], n_out)
     return of.Sequential(conv_norm(c_in, widths[0], of=of), *blocks, *end)
 
