@@ -122,7 +122,7 @@ function ink(ctx) {
   for (let i = 0; i < out.length; i++) out[i] = data[4*i+3]
   return out
 }
-window.front = {fitDigit, forward, logits, softmax, ink, run}
+window.front = {fitDigit, forward, logits, softmax, ink, run, unpack}
 
 // ---- The page
 
