@@ -49,6 +49,7 @@ def test_its_code_is_the_packages(piece):
     assert not left and max(map(len, piece.code.split('\n'))) <= 100
 
 def test_the_page_shows_all_of_it(site):
+    assert read('index').links.count('built.html') == 2  # beside the paper, and in the list of pages
     blocks = [b['text'] for b in read('built').blocks if b['tag'] == 'pre']
     assert [b.rstrip() for b in blocks] == [p.code for p in PIECES]
 

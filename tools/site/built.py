@@ -6,7 +6,7 @@ from html import escape
 READING = [
     ('The pixels', 'A drawing is cropped, scaled and put into the middle as the digits of the training set were. Then its pixels lose the mean of that set, and are divided by its standard deviation.',
      'data.fit_digit data._drawing data._crop data._area data._start fully_connected.normalize'),
-    ('The network', 'Here it is built. What a digit becomes on its way, and what that costs:\n\n{table}',
+    ('The network', 'Here it is built. What a digit becomes on its way, how many weights that takes, and how many products, each added to a sum:\n\n{table}',
      'resnet.resnet resnet.res_block resnet.conv_norm'),
     ('A layer is called', 'To call a module is to run its `forward`. It also keeps what the way back will need, where one is to come; a reading keeps nothing. A `Sequential` hands the result from each layer to the next.',
      'modules.Module.__call__ modules.Module._forward modules.Module.save_for_backward modules.Sequential.forward modules._Layers.__iter__ modules.Module._own'),
@@ -114,10 +114,10 @@ def table():
         part = parts.setdefault(int(k.split('.')[0]), [None, 0, 0])
         part[:] = shape[1:], part[1]+params, part[2]+madds
     blocks = iter(range(1, len(parts)))
-    names = {i: 'stem' if not i else f'block {next(blocks)}' if hasattr(l, '__iter__') else {'GlobalAvgPool': 'mean', 'Linear': 'linear'}[type(l).__name__] for i, l in enumerate(model)}
+    names = {i: 'stem' if not i else f'block\u00a0{next(blocks)}' if hasattr(l, '__iter__') else {'GlobalAvgPool': 'mean', 'Linear': 'linear'}[type(l).__name__] for i, l in enumerate(model)}
     row = lambda name, shape, params, madds: f'| {name} | {"×".join(map(str, shape))} | {params:,} | {madds:,} |'
     total = [sum(p[i] for p in parts.values()) for i in (1, 2)]
-    return '\n'.join(['| part | output | parameters | multiply-adds |', '|---|---|--:|--:|', *(row(names[i], *p) for i, p in parts.items()), row('all', (), *total)])
+    return '\n'.join(['| part | output | weights | products |', '|---|---|--:|--:|', *(row(names[i], *p) for i, p in parts.items()), row('all', (), *total)])
 
 def page(modules, titles):
     "Markdown of the page; `titles` are those of the notebooks, by name"
