@@ -19,7 +19,7 @@ def draw(d):
     samples = ''.join(f'<button type="button" aria-label="Show a {i}">{i}</button>' for i in range(10))
     return f'''## Draw a digit, and a network reads it
 
-[Gradients](02_fully_connected.ipynb), [convolutions](04_convolutions.ipynb), [optimiser](07_optimizers.ipynb), [batch norm](08_normalization.ipynb) and a [residual network](09_resnet.ipynb) of them: built in this series, and trained by what is built in it, without autograd. With {size} weights it reads {right} of ten thousand new digits right. Here is [all of the code](built.md) that your drawing passes.
+A [residual network](09_resnet.ipynb) of {size} weights, [every part of it](built.md) built in this series, and trained by what is built in it, without autograd. It reads {right} of ten thousand new digits right.
 
 ''' + raw(f'''<div class="digits">
 <p class="answer" aria-hidden="true"></p>
