@@ -16,7 +16,7 @@ NOTEBOOKS = sorted(p.stem for p in (ROOT/'nbs').glob('[0-9]*.ipynb'))
 MODULES = {m.name: m for m in api.modules()}
 try: TERMS = glossary.collect({n: json.loads((ROOT/'nbs'/f'{n}.ipynb').read_text(encoding='utf-8')) for n in NOTEBOOKS})
 except ValueError: TERMS = {}  # one stands twice, which tests/test_notebooks.py says
-PAGES = ['index', *(['glossary'] if TERMS else []), *(['measured'] if [*(ROOT/'bench'/'results').glob('*.json')] else []), *NOTEBOOKS, *(f'api/{m}' for m in MODULES)]
+PAGES = ['index', 'built', *(['glossary'] if TERMS else []), *(['measured'] if [*(ROOT/'bench'/'results').glob('*.json')] else []), *NOTEBOOKS, *(f'api/{m}' for m in MODULES)]
 PREFIX = f'/{api.NAME}/'  # as on Pages
 VOID = set('area base br col embed hr img input link meta source track wbr'.split())
 

@@ -30,7 +30,7 @@ class Module:
                 if to.id == '__all__': self.all = ast.literal_eval(node.value)
                 elif to.id in self.all: self._keep(to.id, node)
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)): self._add(node)
-        self.public = [n for n in self.names if n.split('.')[0] in self.all or '.' in n]
+        self.public = [n for n in self.names if n.split('.')[0] in self.all or '.' in n and not n.startswith('_')]
 
     def _add(self, node, owner=''):
         name = owner+node.name

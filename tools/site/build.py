@@ -22,7 +22,7 @@ def write(path, text):
     if not path.exists() or path.read_text(encoding='utf-8') != text: path.write_text(text, encoding='utf-8')
     return path
 
-def landing(readme, notebooks, modules, costs=False, terms=False):
+def landing(readme, notebooks, modules, costs=False, terms=False, built=False):
     "README.md as the first page: its links lead to pages of the site or into the repository, and badges stay outside"
     import api
     def link(m):
@@ -32,14 +32,14 @@ def landing(readme, notebooks, modules, costs=False, terms=False):
         return api.link(m[1], target)
     text = re.sub(r'\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)|!\[[^\]]*\]\(https?:[^)]*\)', '', readme)
     text = re.sub(r'\[([^\]]*)\]\(([^)\s]+)\)', link, text)
-    series = '\n'.join(f"{re.match('[0-9]+[a-z]?', n)[0]} · {title} <{n[:-6]}>" for n, title in notebooks.items()) + '\nGlossary <glossary>'*terms
+    series = '\n'.join(f"{re.match('[0-9]+[a-z]?', n)[0]} · {title} <{n[:-6]}>" for n, title in notebooks.items()) + '\nWhat you have built <built>'*built + '\nGlossary <glossary>'*terms
     tree = '\n```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n'
     api_pages = '\n'.join(f'api/{m.name}' for m in modules)
     return text + tree.format('The series', series) + tree.format('The package', api_pages) + (tree.format('What it costs', 'measured') if costs else '')
 
 def assemble(nbs):
     "Put together the folder that Sphinx reads"
-    import api, ext, front, glossary, json, measured, seriesmap
+    import api, built, ext, front, glossary, json, measured, seriesmap
     mods, titles, parsed, kept, costs = api.modules(), {}, {}, set(), bool(measured.results())  # no page before there are figures
     for name in sorted(p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb')):
         p = nbs/name
@@ -51,9 +51,10 @@ def assemble(nbs):
     try: terms = glossary.collect(parsed)
     except ValueError as e: sys.exit(str(e))
     kept |= {write(SRC/'api'/f'{m.name}.md', api.page(m)) for m in mods}
-    first = landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs, bool(terms))
+    first = landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs, bool(terms), True)
     kept.add(write(SRC/'index.md', seriesmap.fill(front.fill(first), parsed)))
     if terms: kept.add(write(SRC/'glossary.md', ext.markdown(glossary.page(terms, {n[:-6]: t for n, t in titles.items()}))))
+    kept.add(write(SRC/'built.md', built.page(mods, {n[:-6]: t for n, t in titles.items()})))
     if costs:
         kept.add(write(SRC/'measured.md', measured.page()))
         kept |= {write(SRC/'measured'/name, text) for name, text in measured.pictures().items()}

@@ -50,39 +50,53 @@ function fitDigit(img, h, w, size = SIZE, box = BOX) {
 
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
 const floats = text => new Float32Array(bytes(text).buffer)
-// Weights lie in the file as whole numbers, with a scale for each row
+// Weights lie in the file as whole numbers, with a scale for each row; layers may hold layers
 function unpack(layer) {
+  if (layer.layers) return {...layer, layers: layer.layers.map(unpack)}
   if (!layer.weight) return layer
   const q = new Int8Array(bytes(layer.weight).buffer), scale = floats(layer.scale), row = q.length/scale.length
   return {...layer, weight: Float32Array.from(q, (v, i) => v*scale[Math.floor(i/row)]), bias: floats(layer.bias)}
 }
 
+const run = (layer, x) => LAYERS[layer.layer](layer, x)
+// A picture in a frame of `p` zeros
+function framed({data, size: [c, h, w]}, p) {
+  if (!p) return {data, size: [c, h, w]}
+  const H = h+2*p, W = w+2*p, out = new Float32Array(c*H*W)
+  for (let r = 0; r < c*h; r++) out.set(data.subarray(r*w, (r+1)*w), (Math.floor(r/h)*H + p + r%h)*W + p)
+  return {data: out, size: [c, H, W]}
+}
+// Each layer takes and gives {data, size}: the numbers of one picture, and how many channels, rows and columns they are
 const LAYERS = {
-  Conv2d({shape: [out, ins, kh, kw], weight, bias}, {data, size: [, h, w]}) {
-    const oh = h-kh+1, ow = w-kw+1, res = new Float32Array(out*oh*ow)
+  Conv2d({shape: [out, ins, kh, kw], stride: t, padding, weight, bias}, x) {
+    const {data, size: [, h, w]} = framed(x, padding)
+    const oh = Math.floor((h-kh)/t)+1, ow = Math.floor((w-kw)/t)+1, res = new Float32Array(out*oh*ow)
     for (let o = 0; o < out; o++) {
       const to = o*oh*ow
       res.fill(bias[o], to, to+oh*ow)
       for (let c = 0; c < ins; c++) for (let i = 0; i < kh; i++) for (let j = 0; j < kw; j++) {
         const v = weight[((o*ins+c)*kh+i)*kw+j]
         for (let r = 0; r < oh; r++) {
-          const from = (c*h+r+i)*w+j, at = to+r*ow
-          for (let s = 0; s < ow; s++) res[at+s] += v*data[from+s]
+          const from = (c*h+r*t+i)*w+j, at = to+r*ow
+          for (let s = 0; s < ow; s++) res[at+s] += v*data[from+s*t]
         }
       }
     }
     return {data: res, size: [out, oh, ow]}
   },
   ReLU: (_, {data, size}) => ({data: data.map(v => Math.max(v, 0)), size}),
-  MaxPool2d({size: k}, {data, size: [c, h, w]}) {
-    const oh = Math.floor(h/k), ow = Math.floor(w/k), res = new Float32Array(c*oh*ow).fill(-Infinity)
-    for (let o = 0; o < c; o++) for (let r = 0; r < oh*k; r++) for (let s = 0; s < ow*k; s++) {
-      const at = (o*oh+Math.floor(r/k))*ow+Math.floor(s/k)
-      res[at] = Math.max(res[at], data[(o*h+r)*w+s])
-    }
-    return {data: res, size: [c, oh, ow]}
+  Identity: (_, x) => x,
+  Sequential: ({layers}, x) => layers.reduce((x, l) => run(l, x), x),
+  Sum({layers}, x) {
+    const {data, size} = run(layers[0], x), res = data.slice()
+    for (const l of layers.slice(1)) run(l, x).data.forEach((v, i) => { res[i] += v })
+    return {data: res, size}
   },
-  Flatten: (_, {data}) => ({data, size: [data.length]}),
+  GlobalAvgPool(_, {data, size: [c, h, w]}) {
+    const res = new Float32Array(c)
+    for (let o = 0; o < c; o++) res[o] = data.subarray(o*h*w, (o+1)*h*w).reduce((a, v) => a+v, 0)/(h*w)
+    return {data: res, size: [c]}
+  },
   Linear({shape: [out, ins], weight, bias}, {data}) {
     const res = Float32Array.from(bias)
     for (let o = 0; o < out; o++) for (let i = 0; i < ins; i++) res[o] += weight[o*ins+i]*data[i]
@@ -92,10 +106,10 @@ const LAYERS = {
 
 // What each layer makes of 784 pixels from 0 to below 1: the logits come last
 let net
+const layers = () => net ??= digits.layers.map(unpack)
 function forward(pixels) {
-  net ??= digits.layers.map(unpack)
   let x = {data: Float32Array.from(pixels, v => (v-digits.mean)/digits.std), size: [1, SIZE, SIZE]}
-  return net.map(l => x = LAYERS[l.layer](l, x))
+  return layers().map(l => x = run(l, x))
 }
 const logits = pixels => [...forward(pixels).at(-1).data]
 function softmax(x) {
@@ -108,7 +122,7 @@ function ink(ctx) {
   for (let i = 0; i < out.length; i++) out[i] = data[4*i+3]
   return out
 }
-window.front = {fitDigit, forward, logits, softmax, ink}
+window.front = {fitDigit, forward, logits, softmax, ink, run, unpack}
 
 // ---- The page
 
@@ -164,13 +178,13 @@ function start(root) {
     }, 250)
   }
   function showMaps(steps) {
-    const {shape: [n, , kh, kw], weight} = net[0], most = Math.max(...weight.map(Math.abs)), grid = at('.maps')
+    const {shape: [n, , kh, kw], weight} = layers()[0], most = Math.max(...weight.map(Math.abs)), grid = at('.maps')
     while (grid.children.length < n) {  // once: the kernels don't change, dark where a weight is positive and light where it is negative
       const i = grid.children.length, box = grid.appendChild(document.createElement('div'))
       grey(box.appendChild(document.createElement('canvas')), weight.slice(i*kh*kw, (i+1)*kh*kw).map(v => v+most), kh, kw, 2*most)
       box.appendChild(document.createElement('canvas'))
     }
-    const {data, size: [, h, w]} = steps ? steps[1] : {data: new Float32Array(n*24*24), size: [n, 24, 24]}, top = Math.max(...data) || 1
+    const {data, size: [, h, w]} = steps ? steps[1] : {data: new Float32Array(n), size: [n, 1, 1]}, top = Math.max(...data) || 1
     for (let i = 0; i < n; i++) grey(grid.children[i].lastChild, data.slice(i*h*w, (i+1)*h*w), h, w, top)
   }
 
