@@ -51,10 +51,10 @@ def assemble(nbs):
     try: terms = glossary.collect(parsed)
     except ValueError as e: sys.exit(str(e))
     kept |= {write(SRC/'api'/f'{m.name}.md', api.page(m)) for m in mods}
-    first = landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs, bool(terms), True)
+    first = landing((ROOT/'README.md').read_text(encoding='utf-8'), titles, mods, costs, bool(terms), built.possible(mods))
     kept.add(write(SRC/'index.md', seriesmap.fill(front.fill(first), parsed)))
     if terms: kept.add(write(SRC/'glossary.md', ext.markdown(glossary.page(terms, {n[:-6]: t for n, t in titles.items()}))))
-    kept.add(write(SRC/'built.md', built.page(mods, {n[:-6]: t for n, t in titles.items()})))
+    if built.possible(mods): kept.add(write(SRC/'built.md', built.page(mods, {n[:-6]: t for n, t in titles.items()})))
     if costs:
         kept.add(write(SRC/'measured.md', measured.page()))
         kept |= {write(SRC/'measured'/name, text) for name, text in measured.pictures().items()}

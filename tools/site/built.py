@@ -119,6 +119,10 @@ def table():
     total = [sum(p[i] for p in parts.values()) for i in (1, 2)]
     return '\n'.join(['| part | output | weights | products |', '|---|---|--:|--:|', *(row(names[i], *p) for i, p in parts.items()), row('all', (), *total)])
 
+def possible(modules):
+    "Are the modules there that the page is about? A series of fewer notebooks has no such page"
+    return {key.split('.')[0] for part in (READING, TRAINING) for *_, names in part for key in names.split()} <= {m.name for m in modules}
+
 def page(modules, titles):
     "Markdown of the page; `titles` are those of the notebooks, by name"
     modules, titles = {m.name: m for m in modules}, {n: f'{re.match("[0-9]+[a-z]?", n)[0]} · {t}' for n, t in titles.items()}
