@@ -73,7 +73,7 @@ def imported():
     "Distributions that the modules of the package import"
     pat = re.compile(r'^\s*(?:from (\w+)[\w.]* import|import ((?:\w[\w.]*(?: as \w+)?,? ?)+))', re.M)
     tops = {n.strip().split()[0].split('.')[0] for p in (ROOT/'notes').glob('[!_]*.py') for m in pat.finditer(p.read_text(encoding='utf-8')) for n in (m[1] or m[2]).split(',') if n.strip()}
-    return tops - set(sys.stdlib_module_names) - {'notes'}
+    return {{'PIL': 'pillow'}.get(n, n) for n in tops} - set(sys.stdlib_module_names) - {'notes'}
 
 def test_sdist_holds_what_builds_it(built):
     with tarfile.open(built[1]) as t: names = {n.partition('/')[2] for n in t.getnames()}
