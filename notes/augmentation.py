@@ -33,7 +33,7 @@ class _SavesModel(Callback):
 # %% ../nbs/09a_augmentation.ipynb #3fde697b
 class AveragedWeights(_SavesModel):
     "A running mean of weights and buffers, taken after each step: the network `model`"
-    order,in_trials,in_preds = -30,False,False
+    order,in_trials,in_preds = -30,False,False # before those that look at `model`
     def __init__(self,
         share:float=.99, # Of the mean kept at each step; less at first: a plain mean
     ):
@@ -69,13 +69,21 @@ def _check_p(x, p):
 def _check_floats(x):
     _check_images(x)
     if not x.is_floating_point(): raise ValueError(f"x holds {x.dtype}: call x.float()")
+def _check_most(x, most):
+    _check_settings(x, most=most)
+    if isinstance(most, bool) or most!=int(most):
+        raise ValueError(f"most={most}: pass a whole number")
 def _whole(x, v, name):
     v = torch.as_tensor(v, device=x.device)
-    if not v.is_floating_point() and v.shape in ((),(len(x),)): return v.reshape(-1,1,1)
+    bad = v.is_floating_point() or v.dtype==torch.bool
+    if not bad and v.shape in ((),(len(x),)): return v.reshape(-1,1,1)
     raise ValueError(f"{name}: pass a whole number, or one for each of {len(x)} images")
 def _paper(x, fill):
     if fill is None: return x.amin((1,2,3), keepdim=True)
-    return torch.as_tensor(fill, dtype=x.dtype, device=x.device)
+    res = torch.as_tensor(fill, dtype=x.dtype, device=x.device)
+    if not x.is_floating_point() and res!=fill:
+        raise ValueError(f"fill={fill}: x holds {x.dtype}")
+    return res
 def _draw(x, k, generator):
     "`k` times a random number in [0,1) for each image, (n,1,1), where `x` is"
     device = 'cpu' if generator is None else generator.device
@@ -112,7 +120,7 @@ def shift(
     generator:torch.Generator=None, # Draws; PyTorch's global one if not given
 )->Tensor: # Changed images, (n, c, h, w)
     "Move each image by whole pixels, drawn for it; `ValueError` if `most` is negative"
-    _check_settings(x, most=most)
+    _check_most(x, most)
     down,right = ((u*(2*most+1)).floor().long()-most for u in _draw(x, 2, generator))
     return move(x, down[:,0,0], right[:,0,0], fill)
 
@@ -218,7 +226,7 @@ class Augment(Callback):
     "Changes the images of every training batch, in trials of `lr_find` too"
     in_preds = False
     def __init__(self,
-        *fs, # Functions from images to images, such as `partial(shift, most=1)`
+        *fs, # Of images; own generators are kept if given as `partial(f, generator=g)`
     ):
         for f in fs:
             if not callable(f): raise TypeError(f"{f!r}: pass functions")
@@ -241,6 +249,8 @@ def load_state_dict(self:Augment,
 ):
     "Go on from what was kept"
     gs = _own_generators(self.fs)
+    if len(gs)!=len(state['generators']):
+        raise ValueError(f"{len(gs)} generators here, {len(state['generators'])} kept")
     for g,s in zip(gs, state['generators']): g.set_state(s)
 
 # %% ../nbs/09a_augmentation.ipynb #3a92cda7
@@ -253,6 +263,7 @@ def predict(
 )->Tensor: # Probabilities, (n, classes)
     "Mean probabilities of images and their views, in evaluation mode"
     if not len(x): raise ValueError("no images: pass at least one")
+    views = [*views] # more than one batch looks
     def mean(xb):
         seen = xb,*(f(xb) for f in views)
         return torch.stack([softmax(model(v)) for v in seen]).mean(0)
@@ -269,7 +280,7 @@ def smooth_cross_entropy(
     "Cross-entropy with a target not quite sure; `ValueError` as `cross_entropy`"
     _check_smoothing(label_smoothing)
     log_p,s = log_softmax(x),label_smoothing
-    return (1-s)*nll(log_p, targ) - s*log_p.mean()
+    return (1-s)*nll(log_p, targ) - (s*log_p.mean() if s else 0) # 0 times inf is NaN
 
 # %% ../nbs/09a_augmentation.ipynb #6ee6e522
 def smooth_cross_entropy_grad(
@@ -299,7 +310,7 @@ class SmoothCrossEntropy(Module):
 
 # %% ../nbs/09a_augmentation.ipynb #986bfa6e
 def _check_probabilities(p, y, bins):
-    if bins<1: raise ValueError(f"bins={bins}: pass 1 or more")
+    if not bins>=1 or bins!=int(bins): raise ValueError(f"bins={bins}: pass 1, 2, …")
     _check_targ(p, y)
     if not (p.min()>=0 and (p.sum(1)-1).abs().max()<1e-3):
         raise ValueError("p: pass probabilities, from 0 on, each row with sum 1")
@@ -335,8 +346,10 @@ def _grey(path):
     path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f"no file {path}")
     try:
-        with Image.open(path) as im: im = ImageOps.exif_transpose(im).convert('RGBA')
+        with Image.open(path) as im:
+            im,deep = ImageOps.exif_transpose(im).convert('RGBA'),im.mode[0] in 'IF'
     except Exception as e: raise ValueError(f"{path} is no picture: {e}") from None
+    if deep: raise ValueError(f"{path} has more than 8 bits a pixel: save it with 8")
     white = Image.new('RGBA', im.size, 'white') # under what can be seen through
     grey = Image.alpha_composite(white, im).convert('L')
     data = torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8)
@@ -346,7 +359,7 @@ def _check_ink(most, path):
 
 # %% ../nbs/09a_augmentation.ipynb #1e730517
 def read_picture(
-    path, # File: PNG, JPEG or what else Pillow reads; one digit on plain paper
+    path, # File that Pillow reads: a digit on plain paper; what is clear is white
 )->Tensor: # (1, 1, 28, 28), float32 in [0,1): 0 is paper, as in `get_data`
     "The digit in a picture, as MNIST has it; `ValueError` if it is blank or none"
     grey = _grey(path)

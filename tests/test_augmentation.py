@@ -50,7 +50,8 @@ def test_what_are_no_images_is_refused(f, x):
 
 BAD = [(au.shift, dict(most=-1)), (au.affine, dict(degrees=-1)), (au.affine, dict(scale=-.1)), (au.affine, dict(scale=1.)), (au.affine, dict(shear=-1)), (au.affine, dict(shift=math.inf)),
        (au.affine, dict(degrees=math.nan)), (au.flip, dict(p=-.1)), (au.flip, dict(p=1.1)), (au.flip, dict(p=math.nan)), (au.erase, dict(p=2)), (au.erase, dict(area=(.2, .1))),
-       (au.erase, dict(area=(0, 1.1))), (au.erase, dict(area=(.1,))), (au.erase, dict(aspect=.5)), (au.move, dict(down=.5)), (au.move, dict(right=torch.tensor([1, 2, 3]))), (au.move, dict(right=torch.tensor([[1], [2]])))]
+       (au.erase, dict(area=(0, 1.1))), (au.erase, dict(area=(.1,))), (au.erase, dict(aspect=.5)), (au.move, dict(down=.5)), (au.move, dict(right=torch.tensor([1, 2, 3]))), (au.move, dict(right=torch.tensor([[1], [2]]))),
+       (au.move, dict(down=True)), (au.shift, dict(most=True)), (au.shift, dict(most=1.5)), (au.shift, dict(most=math.nan))]
 @pytest.mark.parametrize('f, kw', BAD, ids=[f'{f.__name__} {kw}' for f, kw in BAD])
 def test_settings_out_of_range_are_refused(f, kw):
     name, = kw
@@ -61,6 +62,15 @@ def test_whole_numbers_are_moved_and_not_interpolated():
     for f in (au.shift, au.flip, au.erase, au.move): assert f(x).dtype == torch.uint8
     for f in (au.affine, lambda x: au.bilinear(x, *torch.zeros(2, 2, 3, 3))):
         with pytest.raises(ValueError, match='call x.float'): f(x)
+
+def test_paper_that_whole_numbers_cannot_hold_is_refused():
+    x = torch.arange(50, dtype=torch.uint8).view(2, 1, 5, 5)
+    for f in (au.move, au.shift, au.erase):
+        with pytest.raises(ValueError, match='fill=0.5: x holds torch.uint8'): f(x, fill=.5)
+    assert au.move(x, 1, fill=7)[:, :, 0].eq(7).all() and au.move(x, 1, fill=7.)[:, :, 0].eq(7).all() and au.move(x.half(), 1, fill=.1).dtype == torch.float16
+
+@pytest.mark.parametrize('f', [au.flip, au.erase])
+def test_a_generator_draws_on_its_device_for_images_on_another(f): assert f(torch.ones(2, 1, 5, 5, device='meta'), generator=gen()).device.type == 'meta'
 
 def test_move_is_a_padded_crop():
     x = draw(4, 2, 7, 9)
@@ -95,6 +105,7 @@ def test_erased_is_a_rectangle_within_the_bounds(area, aspect):
         rows, cols = im.any(1).nonzero()[:, 0], im.any(0).nonzero()[:, 0]
         a, b = len(rows), len(cols)
         assert im.sum() == a*b and rows[-1]-rows[0] == a-1 and cols[-1]-cols[0] == b-1  # without a hole
+        if area == (0, 0): assert a*b <= 2  # a pixel, or two
         if area[0]: assert (a-.5)*(b-.5) <= area[1]*h*w+1e-3 and (a+.5)*(b+.5) >= area[0]*h*w-1e-3  # before both were rounded
         if area[0] and max(a, b) < 30: assert (a-.5)/(b+.5) <= aspect+1e-3 and (b-.5)/(a+.5) <= aspect+1e-3
         places.add((rows[0].item(), cols[0].item(), a, b))
@@ -187,8 +198,16 @@ def test_augment_changes_training_batches_alone():
 def test_lr_find_leaves_the_generators_as_they_were():
     g = gen(3)
     before = g.get_state()
-    learner([au.Augment(functools.partial(au.shift, generator=g))]).lr_find(n=10)
-    assert g.get_state().equal(before)
+    drawn = []
+    learner([au.Augment(functools.partial(au.shift, generator=g), lambda x: drawn.append(1) or x)]).lr_find(n=10)
+    assert g.get_state().equal(before) and drawn
+
+def test_augment_says_if_a_file_keeps_other_generators():
+    one, none = au.Augment(functools.partial(au.shift, generator=gen(3))), au.Augment(au.shift)
+    for a, b in ((one, none), (none, one)):
+        with pytest.raises(ValueError, match='generators'): a.load_state_dict(b.state_dict())
+    one.load_state_dict(au.Augment(functools.partial(au.shift, generator=gen(4))).state_dict())
+    assert one.fs[0].keywords['generator'].get_state().equal(gen(4).get_state())
 
 def states(m): return [v.clone() for v in m.state_dict().values()]
 @pytest.mark.parametrize('own', [False, True], ids=['global generator', 'own generator'])
@@ -256,6 +275,13 @@ def test_averaged_starts_anew_with_each_fit_and_takes_part_in_no_trial():
     assert avg.model is not first and avg.steps == 6
     assert all(a.equal(b) for a, b in zip(states(avg.model), states(l.model)))
 
+def test_other_callbacks_see_the_mean_of_this_step():
+    avg, same = au.AveragedWeights(0.), []
+    class Look(le.Callback):
+        def after_step(self): same.append(all(a.equal(b) for a, b in zip(states(avg.model), states(self.learn.model))))
+    learner([Look(), avg]).fit(1)
+    assert len(same) == 6 and all(same)
+
 def test_averaged_by_steps_and_not_by_batches():
     avg = au.AveragedWeights()
     learner([avg, ca.GradAccum(3)]).fit(1)
@@ -279,6 +305,11 @@ def test_smoothed_is_torchs(n, c, s):
     torch.testing.assert_close(ours.backward(), theirs.grad, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(fc.numerical_grad(lambda x: au.smooth_cross_entropy(x, targ, s), x), theirs.grad, rtol=1e-6, atol=1e-8)
 
+def test_smoothed_by_nothing_is_cross_entropy_where_a_logit_is_minus_infinity():
+    x, targ = torch.tensor([[-math.inf, 0., 1.]]), torch.tensor([1])
+    for s in (0., .1): torch.testing.assert_close(au.SmoothCrossEntropy(s)(x, targ), F.cross_entropy(x, targ, label_smoothing=s))
+    torch.testing.assert_close(au.SmoothCrossEntropy(0.)(x, targ), tr.cross_entropy(x, targ))
+
 def test_smoothed_refuses_what_cross_entropy_refuses():
     x, targ = draw(3, 4), torch.tensor([0, 1, 2])
     for s in (-.1, 1.1, math.nan):
@@ -301,6 +332,7 @@ def test_predict_is_the_mean_of_softmax_over_views():
     with torch.no_grad(): slow = sum(model(v).softmax(1) for v in (x, au.move(x, right=1), x.flip(3)))/3
     torch.testing.assert_close(p, slow, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(au.predict(model, x), model(x).detach().softmax(1), rtol=1e-10, atol=1e-12)
+    assert au.predict(model, x, iter(views), batch_size=5).equal(au.predict(model, x, views, batch_size=5))  # not used up by the first batch
     ours = mo.Sequential(mo.Linear(4, 3))
     au.predict(ours, torch.ones(2, 4))
     with pytest.raises(RuntimeError): ours.backward(torch.ones(2, 3))  # kept nothing
@@ -329,7 +361,8 @@ def test_calibration_refuses_logits_and_no_bins():
     p, y = draw(5, 3).softmax(1), torch.tensor([0, 1, 2, 0, 1])
     for bad in (draw(5, 3), p*.9, -p):
         with pytest.raises(ValueError, match='pass probabilities'): au.ece(bad, y)
-    with pytest.raises(ValueError, match='bins=0'): au.calibration(p, y, 0)
+    for bins in (0, 2.5, math.nan):
+        with pytest.raises(ValueError, match=f'bins={bins}'): au.calibration(p, y, bins)
     with pytest.raises(ValueError): au.calibration(p, y[:4])
     assert au.ece(p.float(), y) == pytest.approx(au.ece(p, y), abs=1e-6)
 
@@ -382,3 +415,23 @@ def test_no_picture_is_a_clear_error(tmp_path):
     for name, im in (('white.png', Image.new('L', (50, 40), 255)), ('grain.png', scene(200, 320, 30, 170, ink=228, noise=2.)[0])):
         im.save(tmp_path/name)
         with pytest.raises(ValueError, match=f'{name} is blank'): au.read_picture(tmp_path/name)
+
+def test_more_than_8_bits_a_pixel_are_refused(tmp_path):
+    "Pillow's `convert` would make all above 255 white"
+    for kw in (dict(), dict(paper=30, ink=240)):
+        a = np.array(scene(200, 320, 30, 170, **kw)[0])
+        for name, deep in (('deep.png', (a*257.).astype(np.uint16)), ('deep.tif', (a*257.).astype(np.uint16)), ('float.tif', (a/255).astype(np.float32))):
+            Image.fromarray(deep).save(tmp_path/name)
+            with pytest.raises(ValueError, match=f'{name} .*more than 8 bits'): au.read_picture(tmp_path/name)
+
+def test_what_read_picture_cannot_do(tmp_path):
+    "As its comment and 09a say: white on nothing is blank, and a speck as dark as the ink is ink"
+    im, _ = scene(180, 300, 20, 100, noise=0)
+    a = 255-np.array(im)
+    Image.fromarray(np.stack([np.full_like(a, 255)]*3+[a.astype(np.uint8)], -1), 'RGBA').save(tmp_path/'white.png')
+    with pytest.raises(ValueError, match='white.png is blank'): au.read_picture(tmp_path/'white.png')
+    im.save(tmp_path/'clean.png')
+    im.putpixel((2, 2), 0)
+    im.save(tmp_path/'speck.png')
+    clean, speck = (au.read_picture(tmp_path/n).flatten() for n in ('clean.png', 'speck.png'))
+    assert np.corrcoef(clean, speck)[0, 1] < .6
