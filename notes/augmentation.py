@@ -78,6 +78,8 @@ def _whole(x, v, name):
     bad = v.is_floating_point() or v.dtype==torch.bool
     if not bad and v.shape in ((),(len(x),)): return v.reshape(-1,1,1)
     raise ValueError(f"{name}: pass a whole number, or one for each of {len(x)} images")
+
+# %% ../nbs/09a_augmentation.ipynb #2399e678
 def _paper(x, fill):
     if fill is None: return x.amin((1,2,3), keepdim=True)
     res = torch.as_tensor(fill, dtype=x.dtype, device=x.device)
