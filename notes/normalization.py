@@ -20,6 +20,8 @@ def _check_floats(x, like):
     "`like` is a parameter or a buffer of the layer, or None"
     if not x.is_floating_point():
         raise ValueError(f"x must hold floats, not {x.dtype}: call x.float()")
+    if x.dtype.itemsize<4:
+        raise ValueError(f"x is {x.dtype}, too coarse for squares: call x.float()")
     if like is not None and x.dtype!=like.dtype: raise ValueError(
         f"x is {x.dtype} and the layer {like.dtype}: use one, as by layer.to(x.dtype)")
 def _check_channels(x, n, ranks, like):
@@ -47,6 +49,7 @@ def standardize(
     d = x-m
     v = d.square().mean(dims, keepdim=True)
     r = (v+eps).rsqrt()
+    # in place, unless autograd needs d: a large tensor less
     return d*r if d.requires_grad else d.mul_(r),r,m,v
 
 # %% ../nbs/08_normalization.ipynb #a3df9c9e
@@ -80,14 +83,9 @@ class _Norm(Module):
 @patch
 def _scaled(self:_Norm, x_hat, shape):
     "`x_hat*weight + bias`, both viewed as `shape`"
-    if self.weight is None: return x_hat
+    if self.weight is None: return x_hat.clone() # x_hat itself is kept
     out = x_hat*self.weight.view(shape)
     return out if self.bias is None else out.add_(self.bias.view(shape))
-@patch
-def _scaled_grad(self:_Norm, g, x_hat, shape):
-    "Gradient of `x_hat`; those of the parameters are added to them"
-    self._grads(lambda: (g*x_hat).sum_to_size(shape), lambda: g.sum_to_size(shape))
-    return g if self.weight is None else g*self.weight.view(shape)
 
 # %% ../nbs/08_normalization.ipynb #9a7004ec
 class _BatchNorm(_Norm):
@@ -154,6 +152,13 @@ class BatchNorm2d(_BatchNorm):
     _ranks = 4,
 
 # %% ../nbs/08_normalization.ipynb #b8a3461e
+@patch
+def _scaled_grad(self:_Norm, g, x_hat, shape):
+    "Gradient of `x_hat`; those of the parameters are added to them"
+    _check_g(g, x_hat.shape)
+    self._grads(lambda: (g*x_hat).sum_to_size(shape),
+                lambda: g.sum_to_size(shape).clone()) # of one row it is g itself
+    return g if self.weight is None else g*self.weight.view(shape)
 class _RowNorm(_Norm):
     center = True
     def forward(self, x):
