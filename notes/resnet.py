@@ -33,9 +33,10 @@ def _several(k, v):
     try: return tuple(v)
     except TypeError: pass
     raise ValueError(f"{k} must be a list of whole numbers, not {v!r}")
-def _check_shapes(outs):
+def _one_shape(outs):
     shapes = [tuple(o.shape) for o in outs]
     if len({*shapes})!=1: raise ValueError(f"branches: not one shape, {shapes}")
+    return outs
 def _check_strides(widths, strides):
     widths = _several('widths', widths)
     if not widths: raise ValueError("widths: pass one or more")
@@ -67,8 +68,7 @@ class TORCH:
     class Sum(nn.Sequential):
         "Branches: each gets the same input; their outputs are added up"
         def forward(self, x):
-            outs = [l(x) for l in self]
-            _check_shapes(outs)
+            outs = _one_shape([l(x) for l in self])
             return sum(outs[1:], outs[0])
     class GlobalAvgPool(nn.Module):
         "Mean over height and width"
