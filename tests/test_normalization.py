@@ -48,7 +48,7 @@ def test_eps_stands_inside_the_root():
     x = torch.full((4, 1), 3., dtype=F64)
     x_hat, r, *_ = no.standardize(x, 0, 1e-4)
     assert not x_hat.any() and r.item() == pytest.approx(100)
-    assert no.standardize_grad(torch.tensor([[1.], [0.], [0.], [0.]], dtype=F64), x_hat, r, 0)[0][0].item() == pytest.approx(75)
+    assert no.standardize_backward(torch.tensor([[1.], [0.], [0.], [0.]], dtype=F64), x_hat, r, 0)[0][0].item() == pytest.approx(75)
 
 @pytest.mark.parametrize('center', [True, False])
 def test_autograd_goes_through(center):
@@ -57,12 +57,12 @@ def test_autograd_goes_through(center):
     leaf = x.clone().requires_grad_()
     x_hat, r, *_ = no.standardize(leaf, 0, center=center)
     want, = torch.autograd.grad(x_hat, leaf, g)
-    assert near(no.standardize_grad(g, x_hat.detach(), r.detach(), 0, center)[0], want)
+    assert near(no.standardize_backward(g, x_hat.detach(), r.detach(), 0, center)[0], want)
 
 def test_gradient_has_no_mean_and_none_of_x_hat():
     x, g = randn(9, 4, dtype=F64), randn(9, 4, seed=1, dtype=F64)
     x_hat, r, *_ = no.standardize(x, 0, 0.)
-    g_x, s, sx = no.standardize_grad(g, x_hat, r, 0)
+    g_x, s, sx = no.standardize_backward(g, x_hat, r, 0)
     assert g_x.sum(0).abs().max() < 1e-12 and (g_x*x_hat).sum(0).abs().max() < 1e-12
     assert near(s, g.sum(0, keepdim=True)) and near(sx, (g*x_hat).sum(0, keepdim=True))
 
