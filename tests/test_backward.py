@@ -341,14 +341,14 @@ def spread(x, dims, least=.05):
     assume(bool(x.std(dims, correction=0).min() > least))
     return x
 
-@case('normalization.standardize_grad')
+@case('normalization.standardize_backward')
 def standardize_case(d):
     shape = [d.size('dim') + 1 for _ in range(d.data.draw(st.integers(1, 3), label='rank'))]
     dims = d.data.draw(st.sampled_from([0, -1, tuple(range(len(shape)))]), label='dims')
     center = d.data.draw(st.booleans(), label='center')
     x, g = spread(d.randn(*shape), dims), d.randn(*shape)
     x_hat, r, *_ = no.standardize(x, dims, 1e-3, center)
-    return [Check('x', lambda x: (no.standardize(x, dims, 1e-3, center)[0]*g).sum(), x, flat(no.standardize_grad(g, x_hat, r, dims, center)[0]))]
+    return [Check('x', lambda x: (no.standardize(x, dims, 1e-3, center)[0]*g).sum(), x, flat(no.standardize_backward(g, x_hat, r, dims, center)[0]))]
 
 def norm_layer(d, layer, x, dims):
     "Of any weights, in training or in evaluation; where it matters, enough numbers to have a spread"

@@ -389,6 +389,16 @@ def test_rows_of_kernels_are_views():
             assert (p[1] == 7).all() and not (p[0] == 7).any()
             assert torch.equal(rows(p, torch.ones(shape).contiguous()), torch.ones_like(m))
 
+def test_a_residual_step_is_timed_only_if_each_gradient_is_right():
+    "A wrong one that is small beside the others, a bias's, is seen too"
+    import torch
+    from bench import residual
+    big, small = torch.randn(50, 50), 1e-2*torch.ones(3)
+    def f(): return [big.clone(), small.clone()]
+    residual.check({'PyTorch': f, 'ours': f})
+    for wrong in ([big, 1.01*small], [1.01*big, small], [big, 0*small]):
+        with pytest.raises(RuntimeError, match='differ'): residual.check({'PyTorch': f, 'ours': lambda: wrong})
+
 def test_a_training_of_the_residual_network_goes_on(tmp_path, monkeypatch):
     "Cut off in its second epoch, it ends with the networks of one that wasn't, the last and the mean"
     import torch

@@ -1,5 +1,5 @@
 "Norms, each beside PyTorch's: outputs, gradients, buffers, modes and settings; batches of one, odd shapes and layouts"
-import copy
+import copy, pickle
 import pytest, torch
 from hypothesis import assume, given, strategies as st
 from torch import nn
@@ -19,16 +19,17 @@ def twins(name, *args, dtype=F64, seed=0, **kw):
     return ours, theirs
 
 def compare(ours, theirs, x, g, tol=1e-10):
-    "One pass each way: outputs, gradients of the input and of all parameters, buffers"
+    "Two passes each way: outputs, gradients of the input and of all parameters, buffers"
     was = x.clone(), g.clone()
-    leaf = x.detach().clone().requires_grad_()
     for m in (ours, theirs): m.zero_grad()
-    want, got = theirs(leaf), ours(x)
-    assert near(got, want.detach(), tol)
-    want.backward(g.contiguous())  # PyTorch 2.13 errs with a transposed `g` of one image
-    assert near(ours.backward(g), leaf.grad, tol)
-    for (k, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True): assert near(p.grad, q.grad, tol), k
-    for (k, a), (l, b) in zip(ours.named_buffers(), theirs.named_buffers(), strict=True): assert k == l and near(a, b, tol), k
+    for _ in range(2):  # the second time, gradients of the parameters add up
+        leaf = x.detach().clone().requires_grad_()
+        want, got = theirs(leaf), ours(x)
+        assert near(got, want.detach(), tol)
+        want.backward(g.contiguous())  # PyTorch 2.13 errs with a transposed `g` of one image
+        assert near(ours.backward(g), leaf.grad, tol)
+        for (k, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True): assert near(p.grad, q.grad, tol), k
+        for (k, a), (l, b) in zip(ours.named_buffers(), theirs.named_buffers(), strict=True): assert k == l and near(a, b, tol), k
     assert torch.equal(x, was[0]) and torch.equal(g, was[1])  # nobody's tensor is overwritten
 
 # The two functions --------------------------------------------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ def test_eps_stands_inside_the_root():
     x = torch.full((4, 1), 3., dtype=F64)
     x_hat, r, *_ = no.standardize(x, 0, 1e-4)
     assert not x_hat.any() and r.item() == pytest.approx(100)
-    assert no.standardize_grad(torch.tensor([[1.], [0.], [0.], [0.]], dtype=F64), x_hat, r, 0)[0][0].item() == pytest.approx(75)
+    assert no.standardize_backward(torch.tensor([[1.], [0.], [0.], [0.]], dtype=F64), x_hat, r, 0)[0][0].item() == pytest.approx(75)
 
 @pytest.mark.parametrize('center', [True, False])
 def test_autograd_goes_through(center):
@@ -56,12 +57,12 @@ def test_autograd_goes_through(center):
     leaf = x.clone().requires_grad_()
     x_hat, r, *_ = no.standardize(leaf, 0, center=center)
     want, = torch.autograd.grad(x_hat, leaf, g)
-    assert near(no.standardize_grad(g, x_hat.detach(), r.detach(), 0, center)[0], want)
+    assert near(no.standardize_backward(g, x_hat.detach(), r.detach(), 0, center)[0], want)
 
 def test_gradient_has_no_mean_and_none_of_x_hat():
     x, g = randn(9, 4, dtype=F64), randn(9, 4, seed=1, dtype=F64)
     x_hat, r, *_ = no.standardize(x, 0, 0.)
-    g_x, s, sx = no.standardize_grad(g, x_hat, r, 0)
+    g_x, s, sx = no.standardize_backward(g, x_hat, r, 0)
     assert g_x.sum(0).abs().max() < 1e-12 and (g_x*x_hat).sum(0).abs().max() < 1e-12
     assert near(s, g.sum(0, keepdim=True)) and near(sx, (g*x_hat).sum(0, keepdim=True))
 
@@ -176,10 +177,58 @@ def test_a_batch_of_one_is_refused(make, shape):
 def test_refused_in_words(make, x, match):
     with pytest.raises(ValueError, match=match): make()(x)
 
-def test_gradient_of_another_shape_is_refused():
-    bn = no.BatchNorm1d(3)
-    bn(randn(5, 3))
-    with pytest.raises(ValueError, match='shape of the output'): bn.backward(torch.ones(5, 1))
+LAYERS = {'BatchNorm1d': lambda on: no.BatchNorm1d(4, affine=on), 'BatchNorm2d': lambda on: no.BatchNorm2d(4, affine=on), 'GroupNorm': lambda on: no.GroupNorm(2, 4, affine=on),
+          'LayerNorm': lambda on: no.LayerNorm(3, elementwise_affine=on), 'RMSNorm': lambda on: no.RMSNorm(3, elementwise_affine=on)}
+all_layers = pytest.mark.parametrize('name', LAYERS)
+def shape_for(name): return (3, 4, 3) if name == 'BatchNorm1d' else (3, 4, 2, 3)
+
+@all_layers
+@pytest.mark.parametrize('on', [True, False])
+def test_gradient_of_another_shape_is_refused(name, on):
+    "In words, and before anything is added to the parameters' gradients"
+    m, shape = LAYERS[name](on), shape_for(name)
+    for other in (shape[:-1]+(1,), (1,)+shape[1:], shape[:2]+(6,), shape[::-1], (*shape, 1)):
+        if other == shape: continue
+        m(randn(*shape))
+        with pytest.raises(ValueError, match='shape of the output'): m.backward(torch.ones(other))
+        assert all(p.grad is None for p in m.parameters())
+
+@all_layers
+def test_whoever_changes_the_output_leaves_the_gradient_alone(name):
+    "Without a weight, too, what is kept for the way back isn't the output itself"
+    for mode in (True, False):
+        m, x, g = LAYERS[name](False).to(F64).train(mode), randn(*shape_for(name), dtype=F64), randn(*shape_for(name), seed=1, dtype=F64)
+        m(x)
+        want = m.backward(g)
+        out = m(x)
+        out += 1; out *= 2
+        assert torch.equal(m.backward(g), want)
+
+@all_layers
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_types_are_refused(name, dtype):
+    "Where squares of 256 and more are infinite, and the output would be 0; nothing is noted"
+    m = LAYERS[name](True).to(dtype)
+    with pytest.raises(ValueError, match=f'x is {dtype}, too coarse for squares'): m(400*randn(*shape_for(name)).to(dtype))
+    assert all(t.isfinite().all() and (t == 0).all() or k == 'running_var' and (t == 1).all() for k, t in m.named_buffers())
+
+@pytest.mark.parametrize('name', ['LayerNorm', 'GroupNorm'])
+def test_gradients_lie_in_memory_of_their_own(name):
+    "For a single row, where there is nothing to add up, the bias' gradient equals `g` and isn't `g`"
+    m, x = (no.LayerNorm(4), randn(4)) if name == 'LayerNorm' else (no.GroupNorm(2, 4), randn(1, 4))
+    m(x)
+    g = randn(*x.shape, seed=1)
+    was = g.clone()
+    m.backward(g)
+    assert torch.equal(m.bias.grad, g.flatten())
+    m.bias.grad.mul_(2)
+    assert torch.equal(g, was)
+
+@pytest.mark.parametrize('dtype,scale', [(F64, 1e-8), (torch.float32, 3e-4)])
+def test_the_eps_that_rms_norm_takes_by_itself(dtype, scale):
+    "That of the numbers' type: seen where their squares are as small"
+    ours, theirs = twins('RMSNorm', 5, dtype=dtype)
+    compare(ours, theirs, randn(3, 5, dtype=dtype)*scale, randn(3, 5, seed=1, dtype=dtype), 1e-10 if dtype == F64 else 1e-5)
 
 # Norms of one image -------------------------------------------------------------------------------------------------------------------
 
@@ -246,6 +295,10 @@ def test_copies_pickles_and_moves():
     twin = copy.deepcopy(bn)
     bn(randn(4, 3, 2, 2, seed=1))
     assert twin.num_batches_tracked == 1 and bn.num_batches_tracked == 2 and not torch.equal(twin.running_mean, bn.running_mean)
+    back = pickle.loads(pickle.dumps(bn))
+    x = randn(4, 3, 2, 2, seed=2)
+    assert torch.equal(back.eval()(x), bn.eval()(x)) and [*back.state_dict()] == [*bn.state_dict()] and back.num_batches_tracked == 2
+    bn.train()
     bn.to(F64)
     assert bn.running_var.dtype == F64 and bn.num_batches_tracked.dtype == torch.int64 and bn(randn(4, 3, 2, 2, dtype=F64)).dtype == F64
 

@@ -36,7 +36,7 @@ def test_the_sets_have_the_same_names():
     assert rs.OURS.Conv2d is cv.Conv2d and rs.OURS.BatchNorm2d is no.BatchNorm2d and rs.OURS.Sum is mo.Sum and rs.OURS.Identity is mo.Identity
 
 NETS = {'one block': dict(widths=(3, 4)), 'no block': dict(widths=(5,)), 'three': dict(widths=(2, 4, 6, 4), c_in=3, n_out=2), 'identity': dict(widths=(3, 3, 5), strides=(1, 3)),
-        'zero': dict(widths=(2, 4), zero=True), 'generator': None}
+        'zero': dict(widths=(2, 4), zero=True), 'one channel': dict(widths=(1, 1, 1)), 'generator': None}
 
 def net(name): return partial(rs.resnet, **NETS[name]) if NETS[name] else lambda of: rs.resnet((w for w in (2, 3)), strides=iter([2]), of=of)
 
@@ -130,7 +130,8 @@ def test_zero_begins_with_the_shortcut_alone(of):
     (lambda of: rs.res_block(2, 3, -1, of=of), 'stride must be .* not -1'), (lambda of: rs.resnet((), of=of), 'widths: pass one or more'),
     (lambda of: rs.resnet((2, 0), of=of), 'c_out must be'), (lambda of: rs.resnet((2, 4), c_in=0, of=of), 'c_in must be'), (lambda of: rs.resnet((2, 4), n_out=0, of=of), 'n_out must be'),
     (lambda of: rs.resnet((2, 4, 8), strides=[2], of=of), '3 widths make 2 blocks, but strides has 1'), (lambda of: rs.resnet((2, 4), strides=(2, 2), of=of), '2 widths make 1 blocks?, but strides has 2'),
-    (lambda of: rs.resnet((2,), strides=[2], of=of), 'strides has 1')])
+    (lambda of: rs.resnet((2,), strides=[2], of=of), 'strides has 1'), (lambda of: rs.resnet(8, of=of), 'widths must be .* not 8'), (lambda of: rs.resnet((2, 4), strides=2, of=of), 'strides must be .* not 2'),
+    (lambda of: rs.resnet((2, 4), n_out=True, of=of), 'n_out must be .* not True')])
 def test_what_cannot_be_is_refused(of, make, match):
     with pytest.raises(ValueError, match=match): make(of)
 
@@ -154,12 +155,11 @@ def test_global_average_pooling():
     pool(x)
     with pytest.raises(ValueError, match='shape of the output'): pool.backward(randn(3, 2, 1, 1, dtype=F64))
 
-def test_the_gradient_of_a_mean_can_be_changed_in_place():
-    "Whoever adds to it, as a branch of a Sum may, must not add to all places at once"
-    pool, x = rs.GlobalAvgPool(), randn(2, 3, 4, 4)
-    pool(x)
-    g = pool.backward(torch.ones(2, 3))
-    assert torch.equal((g+0)[0, 0], torch.full((4, 4), 1/16))
+def test_pooling_can_be_a_branch_of_a_sum():
+    "Its gradient is one number for all places of a channel, and can be added to another"
+    both, x = mo.Sum(rs.GlobalAvgPool(), mo.Sequential(mo.ReLU(), rs.GlobalAvgPool())), randn(2, 3, 4, 4)
+    both(x)
+    assert torch.equal(both.backward(torch.ones(2, 3)), (1+(x>0).float())/16)
 
 @SETS
 def test_sum(of):
@@ -167,6 +167,7 @@ def test_sum(of):
     a, b = of.Identity(), of.ReLU()
     assert torch.equal(of.Sum(a, b)(x), x + x.relu()) and torch.equal(of.Sum(b)(x), x.relu())
     assert [*of.Sum(of.Conv2d(3, 3, 1), of.Conv2d(3, 3, 1)).state_dict()] == ['0.weight', '0.bias', '1.weight', '1.bias']
+    with pytest.raises(ValueError, match='not one shape'): of.Sum(of.Identity(), of.Conv2d(3, 1, 1))(x)  # one channel fits all, if nobody asks
 
 # What it costs ------------------------------------------------------------------------------------------------------------------------
 
@@ -182,7 +183,9 @@ def test_multiply_adds_are_half_of_what_pytorchs_counter_says(widths, c, n, h, w
     assert table.params == sum(p.numel() for p in ours.parameters())
 
 OTHERS = {'grouped': (nn.Conv2d(4, 6, 3, groups=2), (2, 4, 7, 6)), 'dilated': (nn.Conv2d(2, 3, (3, 2), dilation=2, padding=1), (1, 2, 9, 9)), '1d': (nn.Conv1d(2, 5, 3, 2), (3, 2, 11)),
-          '3d': (nn.Conv3d(1, 2, 2), (1, 1, 4, 4, 4)), 'linear of three axes': (nn.Linear(4, 3), (2, 5, 4)), 'alone': (nn.ReLU(), (2, 3)),
+          '3d': (nn.Conv3d(1, 2, 2), (1, 1, 4, 4, 4)), 'transposed 1d': (nn.ConvTranspose1d(2, 3, 4, 2, padding=1), (2, 2, 7)),
+          'transposed': (nn.ConvTranspose2d(4, 6, (3, 2), 2, groups=2), (2, 4, 5, 5)), 'transposed 3d': (nn.ConvTranspose3d(2, 1, 2), (1, 2, 3, 3, 3)),
+          'parametrised': (nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), (2, 4)), 'linear of three axes': (nn.Linear(4, 3), (2, 5, 4)), 'alone': (nn.ReLU(), (2, 3)),
           'mlp': (nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Sequential(nn.ReLU(), nn.Dropout(), nn.Linear(5, 2))), (3, 3, 4))}
 
 @pytest.mark.parametrize('name', OTHERS)
@@ -194,6 +197,28 @@ def test_summary_of_a_layer_that_has_two_places():
     l = nn.Linear(3, 3)
     table = rs.summary(nn.Sequential(l, nn.ReLU(), l), randn(2, 3))
     assert table['0'] == ('Linear', (2, 3), 12, 36) and table.madds == 36 and table.params == 12
+
+class Scaled(mo.Module):
+    "A module with parts and a parameter of its own, and a layer that it never calls"
+    def __init__(self): self.inside, self.scale, self.spare = mo.Linear(3, 4), nn.Parameter(torch.ones(4)), mo.Linear(5, 6)
+    def forward(self, x): return self.inside(x)*self.scale
+
+@SETS
+def test_summary_counts_each_parameter_of_the_model_once(of):
+    "Shared ones, those of a module that has parts, and those of layers that are not called"
+    a, b = of.Linear(4, 4), of.Linear(4, 4)
+    b.weight = a.weight
+    table = rs.summary(of.Sequential(a, b), randn(2, 4))
+    assert [r[2] for r in table.values()] == [20, 20] and table.params == 24 and table.madds == 64
+    assert repr(table).splitlines()[-1].split() == ['all', '24', '64']
+    scaled = rs.summary(Scaled(), randn(2, 3))
+    assert [*scaled] == ['inside'] and scaled.params == 16 + 4 + 36 and scaled.madds == 24
+    assert rs.summary(nn.TransformerEncoderLayer(4, 2, 8), randn(3, 2, 4)).params == sum(p.numel() for p in nn.TransformerEncoderLayer(4, 2, 8).parameters())
+
+def test_summary_refuses_what_gives_no_tensor():
+    for model in (nn.LSTM(3, 4), nn.Sequential(nn.GRU(3, 4))):
+        with pytest.raises(TypeError, match='(LSTM|GRU).* gives a tuple'): rs.summary(model, randn(5, 2, 3))
+        assert model.training and not any(vars(m)['_forward_hooks'] for m in model.modules())
 
 def test_summary_shows_a_table():
     model = mo.Sequential(mo.Linear(3, 1200), mo.ReLU(), mo.Linear(1200, 2))

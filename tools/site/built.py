@@ -28,7 +28,7 @@ TRAINING = [
      'training.backprop modules.Module._keep modules.Module.backward modules._going_back modules.Sequential.bwd modules._Layers._way_back modules.Module._walk modules.Linear.bwd modules.accumulate_grad fully_connected.lin_grad '
      'resnet.GlobalAvgPool.bwd modules.ReLU.bwd fully_connected.relu_grad modules.Sum.bwd modules.Identity.bwd'),
     ('Back through batch norm', 'Mean and variance depend on every number of the batch, so each number\'s gradient has a part of all the others. Training also counts the statistics that a reading uses.',
-     'normalization.standardize normalization._BatchNorm._track normalization._BatchNorm.bwd normalization.standardize_grad normalization._Norm._grads'),
+     'normalization.standardize normalization._BatchNorm._track normalization._BatchNorm.bwd normalization.standardize_backward normalization._Norm._grads'),
     ('Back through a convolution', 'Two matrix products, one for the weights and one for the columns; then each column\'s gradient goes back to the pixels that it was made of, which `fold` did first.',
      'convolutions.Conv2d.bwd convolutions.conv2d_grad convolutions._add_windows convolutions.fold'),
     ('The step', 'An optimiser is one rule, `update`, called for each parameter. The first took the rate times the gradient; the network of the first page was trained by the last one here.',
