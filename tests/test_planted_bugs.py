@@ -214,7 +214,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'ECE: bins count alike': (AU, 'slow_loop', '((n*(sure-right).abs()).nansum()/n.sum())', '(sure-right).abs().nanmean()'),
     'read_picture: light ink is paper': (AU, 'wherever', 'ink = away if most==away.max() else -away', 'ink = -away'),
     'read_picture: grain is ink': (AU, 'wherever', '(ink-most/4).clamp_min(0)', 'ink.clamp_min(0)'),
-    'read_picture: a turned camera': (AU, 'turned_cameras', 'im = ImageOps.exif_transpose(im)', 'im = im'),
+    'read_picture: a turned camera': (AU, 'turned_cameras', 'ImageOps.exif_transpose(im).convert', 'im.convert'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
