@@ -51,11 +51,11 @@ def loaders(x, y, xv, yv, batch_size):
 def standard(*xs): return [(x.view(-1, 1, 28, 28)-.1307)/.3081 for x in xs]
 
 def ours(x, y, xv, yv, watch):
-    import copy
     from functools import partial
     import torch
     import torch.nn.functional as F
     from torch import nn
+    from notes.augmentation import AveragedWeights
     from notes.fully_connected import normalize
     from notes.learner import Callback, Learner
     from notes.optimizers import Momentum, Schedule, one_cycle
@@ -65,18 +65,13 @@ def ours(x, y, xv, yv, watch):
     for a, b, k in zip(sizes, sizes[1:], (5, 3, 3)):
         layers += [nn.Conv2d(a, b, k, stride=2, padding=k//2, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 10)).to(memory_format=torch.channels_last)
-    class Averaged(Callback):
-        "Keeps a running mean of weights and statistics, and has that counted"
-        def before_fit(self):
-            mean = copy.deepcopy(model)
-            floats = lambda m: [v for v in m.state_dict().values() if v.is_floating_point()]
-            self.mean, self.now, self.steps, self.watch = floats(mean), floats(model), 0, watch(predictor(mean), xv)
-        def after_step(self):
-            self.steps += 1
-            torch._foreach_lerp_(self.mean, self.now, max(.05, 1/(1+self.steps)))
+    mean = AveragedWeights(.95)
+    class Count(Callback):
+        "Has the running mean of the weights counted"
+        def before_fit(self): self.watch = watch(predictor(mean.model), xv)
         def after_batch(self): self.watch.batch(len(self.learn.xb))
     loss_func, opt_func = partial(F.cross_entropy, label_smoothing=.1), partial(Momentum, nesterov=True)
-    Learner(model, (loaders(x, y, xv, yv, 128)[0], None), loss_func, opt_func, .2, [Schedule(partial(one_cycle, warm=.1)), Averaged()]).fit(3)
+    Learner(model, (loaders(x, y, xv, yv, 128)[0], None), loss_func, opt_func, .2, [Schedule(partial(one_cycle, warm=.1)), mean, Count()]).fit(3)
 
 def record(x, y, xv, yv, watch):
     import torch

@@ -16,14 +16,10 @@ RUNS = {'MNIST, 5 epochs': dict(data='mnist', widths=SMALL, strides=(2, 2, 1), e
         'Fashion-MNIST, 30 epochs, one seed': dict(data='fashion', widths=WIDE, epochs=30, seeds=(2,))}
 BATCH, LR, REST, DECAY = 256, .02, .2, .1
 
-def images(data, n=None):
-    "Training and validation set, images (n, 1, 28, 28) normalised by the training set's mean and standard deviation, and these two"
+def source(data):
+    "The function of 00a that gives a set of images"
     from notes.data import get_data, get_fashion
-    from notes.fully_connected import normalize
-    from notes.training import Dataset
-    x, y, xv, yv = (t[:n] for t in {'mnist': get_data, 'fashion': get_fashion}[data]())
-    stats = x.mean(), x.std()
-    return *(Dataset(normalize(a, *stats).view(-1, 1, 28, 28), b) for a, b in ((x, y), (xv, yv))), stats
+    return {'mnist': get_data, 'fashion': get_fashion}[data]
 
 def has_bfloat16():
     "Does this processor multiply bfloat16 numbers by itself?"
@@ -68,25 +64,26 @@ def train(group, seed, folder=None, n=None, epochs=None, threads=1, read=True):
     from notes.callbacks import _Keeps
     from notes.checkpoints import Checkpoint
     from notes.exports import set_seed
-    from notes.learner import Learner
+    from notes.learner import Callback, Learner
     from notes.optimizers import Schedule, one_cycle
     from notes.training import get_dls
+    from .activations import digits
     from .optimizers import muon
     class Clock(_Keeps):
         "Seconds of training, those before an interruption included"
         kept, seconds = ('seconds',), 0.
         def before_epoch(self): self.start = time.perf_counter()
         def after_epoch(self): self.seconds += time.perf_counter()-self.start
-    class ChannelsLast(_Keeps):
+    class ChannelsLast(Callback):
         order = 20
         def before_batch(self): self.learn.xb = self.learn.xb.contiguous(memory_format=torch.channels_last)
     torch.set_num_threads(threads)
     r = RUNS[group]
-    sets = images(r['data'], n)
+    sets = digits(source(r['data']), n)
     set_seed(seed)
     mixed = r['data'] == 'fashion' and has_bfloat16()
     model = network(r['widths'], r.get('strides'), mixed)
-    train_dl = get_dls(*sets[:2], BATCH, seed=seed)[0]
+    train_dl = get_dls(*sets, BATCH, seed=seed)[0]
     mean, clock = AveragedWeights(.99), Clock()
     cbs = [augment(r['data'], r['epochs']), ChannelsLast(), Schedule(partial(one_cycle, warm=.2)), mean, clock]
     if folder: cbs.append(Checkpoint(Path(folder)/f"{group.replace(', ', '-').replace(' ', '-')}-{seed}.pt", every=100))
@@ -122,9 +119,9 @@ def test(group, best, folder, threads):
     from notes.data import final_test_set
     from notes.fully_connected import normalize
     r = RUNS[group]
-    *_, stats = images(r['data'])
+    seen, *_ = source(r['data'])()
     x, y = final_test_set(r['data'])
-    x, nets = normalize(x, *stats).view(-1, 1, 28, 28), [train(group, seed, folder, threads=threads, read=False)[1] for seed in r['seeds']]
+    x, nets = normalize(x, seen.mean(), seen.std()).view(-1, 1, 28, 28), [train(group, seed, folder, threads=threads, read=False)[1] for seed in r['seeds']]
     values = [hits(net[', averaged' if 'averaged' in best else ''], x, y, views(r['data']) if 'views' in best else ()) for net in nets]
     return values, datetime.now(timezone.utc).isoformat(timespec='seconds')
 
