@@ -88,7 +88,7 @@ def train(seed, quick=False, test=None, net='cnn', n=N, width=1., decay=0., drop
 
     With `test`, images and labels, the % right of those, too.
     """
-    import copy, torch
+    import copy
     from functools import partial
     from torch import nn
     from notes.augmentation import AveragedWeights, ece
