@@ -63,7 +63,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'logsumexp overflows': (TR, 'softmax_and', 'm = m.masked_fill(m.isinf(), 0.)', 'm = m*0.'),
     'log_softmax: large numbers subtracted last': (TR, 'shift', 'x = x - x.detach().amax(-1, keepdim=True)', 'x = x + 0'),
     'log_softmax gradient: the sum forgotten': (('training', 'test_backward.py'), 'log_softmax_grad', 'return g - g.sum(-1, keepdim=True)*softmax(x)', 'return g + 0'),
-    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'cross_entropy_grad', '(softmax(x) - one_hot.to(x))*(g.to(x)/len(x))', '(softmax(x) - one_hot.to(x))*g.to(x)'),
+    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'cross_entropy_grad', '(softmax(x) - one_hot.to(x))*(g.to(x.dtype)/len(x))', '(softmax(x) - one_hot.to(x))*g.to(x.dtype)'),
     'class -1 counts from the end': (TR, 'wrong_input', 'if lo<0 or hi>=c:', 'if hi>=c:'),
     'SGD: gradients stay': (TR, 'sgd_is', 'for p in self._params(): p.grad = None', 'pass'),
     'sampler: one order for all epochs': (TR, 'sampler', 'torch.randperm(self.n, generator=self.generator)', 'torch.randperm(self.n, generator=torch.Generator().manual_seed(3))'),
@@ -215,6 +215,12 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'read_picture: light ink is paper': (AU, 'wherever', 'ink = away if most==away.max() else -away', 'ink = -away'),
     'read_picture: grain is ink': (AU, 'wherever', '(ink-most/4).clamp_min(0)', 'ink.clamp_min(0)'),
     'read_picture: a turned camera': (AU, 'turned_cameras', 'ImageOps.exif_transpose(im).convert', 'im.convert'),
+    'test_near: numbers of two devices are never near': (('exports', 'test_elsewhere.py'), 'test_near', 'check_device=False', 'check_device=True'),
+    'cross-entropy gradient waits for the device': (('training', 'test_elsewhere.py'), 'waits and plain', '(g.to(x.dtype)/len(x))', '(g.to(x)/len(x))'),
+    'affine: places are made on the CPU': (('augmentation', 'test_elsewhere.py'), 'waits and augmented', 'torch.arange(h, device=x.device).to(turn)', 'torch.arange(h).to(turn)'),
+    'set_rng: as many GPUs as there were': (('callbacks', 'test_elsewhere.py'), 'more_gpus', ':torch.cuda.device_count() if cuda else 0]', ':9 if cuda else 0]'),
+    'GradClip waits for the device': (('callbacks', 'test_elsewhere.py'), 'waits and watched', 'self.norm = torch.stack([g.norm() for g in gs]).norm()', 'self.norm = torch.tensor(sum(g.norm().item()**2 for g in gs)**.5)'),
+    'max pooling gradient: places on the CPU': (('convolutions', 'test_elsewhere.py'), 'MaxPool2d', '(torch.arange(n, device=u.device)*s - p', '(torch.arange(n)*s - p'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
@@ -260,7 +266,7 @@ def server(copy):
 def copy(tmp_path_factory):
     "A copy of the project: a bug that gets through may do harm there and not here"
     d = tmp_path_factory.mktemp('planted')
-    for name in ('notes', 'tests', 'tools', 'nbs'): shutil.copytree(ROOT/name, d/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for name in ('notes', 'tests', 'tools', 'nbs', 'bench'): shutil.copytree(ROOT/name, d/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'results'))
     for p in ROOT.glob('*.*'):
         if p.is_file(): shutil.copy(p, d)
     return d
