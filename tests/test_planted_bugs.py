@@ -96,7 +96,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'accumulation: last group left out': (CA, 'accumulated_steps or once_a_group', '    if not self.batches: return\n', '    return\n'),
     'clipping: each tensor by itself': (CA, 'clip_is_torchs', 'for g in gs: g.mul_(scale)', 'for g in gs: g.mul_((self.max_norm/(g.norm()+1e-6)).clamp(max=1))'),
     'clipping after the step': (CA, 'clip_is_torchs or accumulated', '    def after_backward(self):\n        gs = [p.grad', '    def after_step(self):\n        gs = [p.grad'),
-    'metrics: a short batch counts as a full one': (LE, 'short_last_batch', 'np.average(values, weights=n)', 'np.average(values)'),
+    'metrics: a short batch counts as a full one': (LE, 'short_last_batch', 'np.multiply(values, n).sum(), np.sum(n)', 'np.sum(values), len(n)'),
     'loop: gradients carry over': (LE, 'bare_loop', '        self.zero_grad()\n', ''),
     'loop: validation in training mode': (LE, 'bare_loop', 'nullcontext() if training else eval_mode(self.model)', 'nullcontext()'),
     'loop: order ignored': (LE, 'order', 'self.cbs.sort(key=lambda cb: cb.order)', 'pass'),
