@@ -10,6 +10,7 @@ FC, MM, EX, DA, TR, CV, LE, CA, CK, OP = ((m, f'test_{m}.py') for m in ('fully_c
 NO = 'normalization', 'test_normalization.py'
 MO, KE, AC, RS = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py'), ('resnet', 'test_resnet.py')
 AU = 'augmentation', 'test_augmentation.py'
+PA = 'parallel', 'test_parallel.py'
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -215,6 +216,20 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'read_picture: light ink is paper': (AU, 'wherever', 'ink = away if most==away.max() else -away', 'ink = -away'),
     'read_picture: grain is ink': (AU, 'wherever', '(ink-most/4).clamp_min(0)', 'ink.clamp_min(0)'),
     'read_picture: a turned camera': (AU, 'turned_cameras', 'ImageOps.exif_transpose(im).convert', 'im.convert'),
+    'all-reduce: added as they come': (PA, 'same_on_all_ranks', 'total = parts[0].clone()', 'parts = parts[r:]+parts[:r]; total = parts[0].clone()'),
+    'tree: the first parts are lost': (PA, 'same_bits and tree', 'flat += come', 'flat.copy_(come)'),
+    'tree: a number that is no power of two': (PA, 'formulas', 'if r%(2*d)==0 and r+d<p]', 'if r%(2*d)==0 and r+2*d<=p]'),
+    'ring: one chunk stays behind': (PA, 'same_bits and ring', 'for k in range(p-1): group.exchange(', 'for k in range(p-2): group.exchange('),
+    'exchange: all send first': (PA, 'exchange_large', '    _take(self, y, source)\n    _finish(self, sending, to)', '    _finish(self, sending, to)\n    _take(self, y, source)'),
+    'recv: any size': (PA, 'another_size', 'if n!=len(into): raise', 'if False: raise'),
+    'processes: nobody hears of a death': (PA, 'with_rank_and_reason and exits', '            theirs.close() #', '            pass #'),
+    'processes: they outlive who started them': (PA, 'end_with_who', 'os._exit(1)', 'pass'),
+    'processes: an effect is taken for the cause': (PA, 'first_cause', 'raise min(bad, key=_kind)', 'raise max(bad, key=_kind)'),
+    'buckets: first ones first': (PA, 'last_ones_first', 'for p in reversed(ps):', 'for p in ps:'),
+    'buckets: out of turn': (PA, 'whatever_gets_ready', 'if self._missing[i] and not incomplete: break', 'if sum(map(len, self._missing[i:])) and i and not incomplete: break'),
+    'buckets: told twice': (PA, 'buckets_refuse', 'if id(p) not in missing: raise', 'if False: raise'),
+    'training: the mean of uneven shares': (PA, 'weights_are_those and ours', 'xb.new_tensor(len(mine)/len(xb))', 'xb.new_tensor(1/group.size)'),
+    'training: who has nothing keeps out': (PA, 'weights_are_those and ours', '        buckets.finish()\n', '        if len(mine): buckets.finish()\n'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
