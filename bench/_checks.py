@@ -270,8 +270,8 @@ def sets(on, n=80):
     x, y = (torch.randn(n, 1, 12, 12, generator=on.g, dtype=F64), torch.randint(10, (n,), generator=on.g))
     return tr.Dataset(on.cpu(x), y)
 
-def learner(on, of, cbs=(), opt=op.Momentum, lr=.02, device=True, batch=16):
-    model = on.net(lambda: cnn(of)).to('cpu')  # Device is to move it
+def learner(on, of, cbs=(), opt=op.Momentum, lr=.02, device=True, batch=16, net=None):
+    model = on.net(net or (lambda: cnn(of))).to('cpu')  # Device is to move it
     loss = tr.CrossEntropy() if of is OURS else F.cross_entropy
     first = [le.Device(on.device), le.Metrics(accuracy=tr.accuracy), le.Recorder()] if device else []
     return le.Learner(model, tr.get_dls(sets(on), sets(on, 30), batch, seed=on.seed), loss, opt, lr, [*first, *cbs])
@@ -369,6 +369,47 @@ for who, of in {'our layers': OURS, "PyTorch's layers": nn}.items():
         l = learner(on, of, [ds.Distributed()])
         l.fit(1)
         return told(l)
+
+SCRIPT = """
+import sys, torch, torch.distributed as dist
+from bench import _checks as c
+path, device, dtype, seed, backend = sys.argv[1:]
+if backend: dist.init_process_group(backend)
+on = c.On(device, getattr(torch, dtype), int(seed))
+got = c.shared(on)
+if 'cuda' in device and not backend:
+    assert dist.get_backend(torch.distributed.group.WORLD) is not None
+    x = torch.ones(3, device=device)
+    dist.all_reduce(x, async_op=True).wait()
+    dist.broadcast(x, 0)
+    parts = [torch.empty_like(x)]
+    dist.all_gather(parts, x)
+    assert parts[0].tolist() == [1, 1, 1] and c.ds.from_rank_0('a') == 'a' and c.ds.from_all('b') == ['b']
+if dist.get_rank() == 0: torch.save([t.cpu() for t in got], path)
+dist.destroy_process_group()
+"""
+
+def shared(on):
+    "What a fit gives that all processes here share, for our layers and for PyTorch's, and some callbacks"
+    res = []
+    for of in (OURS, nn):
+        l = learner(on, of, [ds.Distributed(timeout=60), cb.GradClip(1.)], net=lambda: of.Sequential(of.Conv2d(1, 4, 3, padding=1), of.ReLU(), of.MaxPool2d(2), of.Flatten(), of.Linear(144, 10)))
+        l.fit(2)
+        same_device(on, *l.model.parameters())
+        res += told(l)
+    return res
+
+def launched(on, n, backend=''):
+    with folder() as f:
+        (f/'fit.py').write_text(SCRIPT, encoding='utf-8')
+        ds.launch(f/'fit.py', n, f/'got.pt', on.device.type, str(on.dtype).removeprefix('torch.'), on.seed, backend, timeout=60)
+        return torch.load(f/'got.pt', weights_only=True)
+
+@check('parallel', 'Distributed, two processes on one device, by gloo', (F64,))
+def _(on): return launched(on, 2, 'gloo') if on.device.type == 'cuda' else shared(on)
+
+@check('parallel', "Distributed, one process that torchrun starts, the device's own backend", (F64,))
+def _(on): return launched(on, 1) if on.device.type == 'cuda' else shared(on)
 
 @check('parallel', 'what goes through pipes refuses the tensor')
 def _(on):
