@@ -228,7 +228,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'ring: one chunk stays behind': (PA, 'same_bits and ring', 'for k in range(p-1): group.exchange(', 'for k in range(p-2): group.exchange('),
     'exchange: all send first': (PA, 'exchange_large', '    _take(self, y, source)\n    _finish(self, sending, to)', '    _finish(self, sending, to)\n    _take(self, y, source)'),
     'recv: any size': (PA, 'another_size', 'if n!=len(into): raise', 'if False: raise'),
-    'processes: nobody hears of a death': (PA, 'with_rank_and_reason and exits', '            theirs.close() #', '            pass #'),
+    'processes: nobody hears of a death': (PA, 'rank_and_reason and killed and not background', '            theirs.close() #', '            pass #'),
     'processes: they outlive who started them': (PA, 'end_with_who', 'os._exit(1)', 'pass'),
     'processes: an effect is taken for the cause': (PA, 'first_cause', 'raise min(bad, key=_kind)', 'raise max(bad, key=_kind)'),
     'buckets: first ones first': (PA, 'last_ones_first', 'for p in reversed(ps):', 'for p in ps:'),
