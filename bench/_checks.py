@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch, torch.nn.functional as F
 from torch import nn
-from notes import activations as ac, augmentation as au, callbacks as cb, checkpoints as ck, convolutions as cv, data as da, exports as ex, fully_connected as fc, hooks, learner as le, matmul as ma, modules as mo
-from notes import normalization as no, optimizers as op, resnet as rn, training as tr
+from notes import activations as ac, augmentation as au, callbacks as cb, checkpoints as ck, convolutions as cv, data as da, distributed as ds, exports as ex, fully_connected as fc, hooks, learner as le, matmul as ma, modules as mo
+from notes import normalization as no, optimizers as op, overfitting as ov, parallel as pa, resnet as rn, scaling as sc, training as tr
 
 F64, F32, BF16 = torch.float64, torch.float32, torch.bfloat16
 # Largest relative error; in float32 PyTorch may multiply in TF32 within a convolution of its own, which has ten bits, and a bfloat16 has seven
@@ -87,6 +87,15 @@ OURS = SimpleNamespace(Sequential=mo.Sequential, Conv2d=cv.Conv2d, BatchNorm2d=n
 
 @check('layers', "09's residual network", errors=NETS)
 def _(on): return back(on, on.net(lambda: rn.resnet((4, 8, 8), strides=(2, 1))), on.randn(5, 1, 12, 12))
+
+@check('layers', 'Dropout', (F64, F32, BF16))
+def _(on):
+    layer, x, g = ov.Dropout(.4), 1+on.randn(40, 50).abs(), on.randn(40, 50)
+    out = layer(x)
+    mask = (out != 0).to(x)/(1-.4)
+    assert out.equal(x*mask) and layer.backward(g).equal(g*mask) and 500 < (out == 0).sum().item() < 1100
+    out, mask = ov.dropout(x, .4, torch.Generator().manual_seed(3))  # one that both devices draw alike
+    return same_device(on, out, mask, ov.dropout_grad(g, mask))
 
 @check('layers', 'unfold, fold', (F64, F32, BF16))
 def _(on):
@@ -261,8 +270,8 @@ def sets(on, n=80):
     x, y = (torch.randn(n, 1, 12, 12, generator=on.g, dtype=F64), torch.randint(10, (n,), generator=on.g))
     return tr.Dataset(on.cpu(x), y)
 
-def learner(on, of, cbs=(), opt=op.Momentum, lr=.02, device=True, batch=16):
-    model = on.net(lambda: cnn(of)).to('cpu')  # Device is to move it
+def learner(on, of, cbs=(), opt=op.Momentum, lr=.02, device=True, batch=16, net=None):
+    model = on.net(net or (lambda: cnn(of))).to('cpu')  # Device is to move it
     loss = tr.CrossEntropy() if of is OURS else F.cross_entropy
     first = [le.Device(on.device), le.Metrics(accuracy=tr.accuracy), le.Recorder()] if device else []
     return le.Learner(model, tr.get_dls(sets(on), sets(on, 30), batch, seed=on.seed), loss, opt, lr, [*first, *cbs])
@@ -330,6 +339,87 @@ def _(on):
     l = learner(on, OURS, opt=opt)
     l.fit(1)
     return told(l)
+
+# ---- Several processes
+
+class Done:
+    def __init__(self, flat): self.flat = flat
+    def wait(self): self.flat.mul_(2)
+
+for who, of in {'our layers': OURS, "PyTorch's layers": nn}.items():
+    @check('parallel', f'Buckets, {who}', errors=NETS)
+    def _(on, of=of):
+        m, sent = on.net(lambda: cnn(of)), []
+        def start(flat):
+            sent.append(flat)
+            return Done(flat)
+        buckets = pa.Buckets(m.parameters(), start, size=1000)
+        buckets.watch(m)
+        loss = tr.CrossEntropy() if of is OURS else F.cross_entropy
+        tr.backprop(loss(m(on.randn(16, 1, 12, 12)), on.classes(16)), m, loss)
+        buckets.finish()
+        assert len(sent) == len(buckets.buckets) > 1
+        return same_device(on, *(p.grad for p in m.parameters()))
+    @check('parallel', f'noise of single gradients, {who}', errors=NETS)
+    def _(on, of=of):
+        m = on.net(lambda: of.Sequential(of.Flatten(), of.Linear(144, 10)))
+        return [torch.tensor(sc.example_noise(m, tr.CrossEntropy() if of is OURS else F.cross_entropy, on.randn(8, 1, 12, 12), on.classes(8)))]
+    @check('parallel', f'Distributed in a process alone, {who}', errors=NETS)
+    def _(on, of=of):
+        l = learner(on, of, [ds.Distributed()])
+        l.fit(1)
+        return told(l)
+
+SCRIPT = """
+import sys, torch, torch.distributed as dist
+from bench import _checks as c
+path, device, dtype, seed, backend = sys.argv[1:]
+if backend: dist.init_process_group(backend)
+on = c.On(device, getattr(torch, dtype), int(seed))
+got = c.shared(on)
+if 'cuda' in device and not backend:
+    assert dist.get_backend(torch.distributed.group.WORLD) is not None
+    x = torch.ones(3, device=device)
+    dist.all_reduce(x, async_op=True).wait()
+    dist.broadcast(x, 0)
+    parts = [torch.empty_like(x)]
+    dist.all_gather(parts, x)
+    assert parts[0].tolist() == [1, 1, 1] and c.ds.from_rank_0('a') == 'a' and c.ds.from_all('b') == ['b']
+if dist.get_rank() == 0: torch.save([t.cpu() for t in got], path)
+dist.destroy_process_group()
+"""
+
+def shared(on):
+    "What a fit gives that all processes here share, for our layers and for PyTorch's, and some callbacks"
+    res = []
+    for of in (OURS, nn):
+        l = learner(on, of, [ds.Distributed(timeout=60), cb.GradClip(1.)], net=lambda: of.Sequential(of.Conv2d(1, 4, 3, padding=1), of.ReLU(), of.MaxPool2d(2), of.Flatten(), of.Linear(144, 10)))
+        l.fit(2)
+        same_device(on, *l.model.parameters())
+        res += told(l)
+    return res
+
+def launched(on, n, backend=''):
+    with folder() as f:
+        (f/'fit.py').write_text(SCRIPT, encoding='utf-8')
+        ds.launch(f/'fit.py', n, f/'got.pt', on.device.type, str(on.dtype).removeprefix('torch.'), on.seed, backend, timeout=60)
+        return torch.load(f/'got.pt', weights_only=True)
+
+@check('parallel', 'Distributed, two processes on one device, by gloo', (F64,))
+def _(on): return launched(on, 2, 'gloo') if on.device.type == 'cuda' else shared(on)
+
+@check('parallel', "Distributed, one process that torchrun starts, the device's own backend", (F64,))
+def _(on): return launched(on, 1) if on.device.type == 'cuda' else shared(on)
+
+@check('parallel', 'what goes through pipes refuses the tensor')
+def _(on):
+    def add(group): return pa.all_reduce_ring(x, group)
+    x = on.randn(4)
+    if on.device.type == 'cpu': return []
+    try: pa.run_threads(add, 2)
+    except ValueError as e: assert 'call x.cpu()' in str(e)
+    else: raise AssertionError('it was sent')
+    return []
 
 # ---- Checkpoints, and random numbers
 

@@ -249,7 +249,7 @@ class GradAccum(_Keeps):
     def before_epoch(self): self.sums,self.items,self.batches = None,0,0
     def after_backward(self):
         if self.late: return
-        self._add(len(self.learn.xb))
+        self._add(self.learn.items)
         if self.batches<self.n: raise CancelStep
         self.fill()
 

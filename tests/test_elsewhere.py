@@ -1,5 +1,5 @@
 "What bench/gpu.py checks on a GPU, on a device that isn't there: nothing is left on the CPU, and the numbers are right"
-import sys
+import os, subprocess, sys
 from types import SimpleNamespace
 import pytest, torch
 from elsewhere import elsewhere
@@ -59,3 +59,17 @@ def test_a_state_of_more_gpus_than_there_are(monkeypatch):
     monkeypatch.setattr(cb, '_gpus', lambda: (False, False))
     cb.set_rng(state, [SimpleNamespace(generator=g)])
     assert len(done) == 2
+
+def test_what_is_made_lies_where_notes_device_says():
+    "In a process of its own: numbers, what a generator of the CPU draws, and PyTorch's loaders as they were"
+    code = '''import torch, where
+from notes import training as tr
+g = torch.Generator().manual_seed(0)
+for t in (torch.ones(2), torch.tensor([1.]), torch.arange(3), torch.randn(3, generator=g), torch.zeros(2, dtype=torch.float64)): assert t.is_meta
+assert not torch.ones(2, device='cpu').is_meta and not torch.as_tensor(torch.ones(2, device='cpu')).is_meta
+x = torch.ones(4, 1, device='cpu')
+for dl in tr.get_dls(tr.Dataset(x, x), tr.Dataset(x, x), 2, seed=0)[1:]: assert [len(xb) for xb, _ in dl] == [2, 2]
+'''
+    env = {**os.environ, 'NOTES_DEVICE': 'meta', 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT/'tests')])}
+    r = subprocess.run([sys.executable, '-c', code], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert not r.returncode, r.stderr
