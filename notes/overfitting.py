@@ -7,17 +7,20 @@ __all__ = ['dropout', 'dropout_grad', 'Dropout']
 
 # %% ../nbs/10_overfitting.ipynb #ede3e911
 import torch
+from numbers import Real
 from torch import Tensor
 from .fully_connected import _check_g
 from .modules import *
 
 # %% ../nbs/10_overfitting.ipynb #bc2abb5a
 def _check_p(p):
-    if isinstance(p, bool) or not 0<=p<=1:
-        raise ValueError(f"p={p}: pass a probability, from 0 to 1")
+    n = p.item() if isinstance(p, Tensor) and p.ndim==0 else p
+    if isinstance(n, bool) or not isinstance(n, Real) or not 0<=n<=1:
+        raise ValueError(f"p={p!r}: pass a probability, from 0 to 1")
 def _check_dropout(x, p):
     _check_p(p)
     if not isinstance(x, Tensor): raise TypeError(f"{type(x).__name__}: pass a tensor")
+    if x.is_complex(): raise ValueError(f"x holds {x.dtype}: pass real numbers")
     if not x.is_floating_point():
         raise ValueError(f"x holds {x.dtype}: call x.float()")
 
@@ -53,8 +56,10 @@ class Dropout(Module):
         _check_p(p)
         self.p = p
     def forward(self, x):
-        mask = None
-        if self.training and self.p: x,mask = dropout(x, self.p)
-        self.save_for_backward(mask)
-        return x
-    def bwd(self, g, mask): return g if mask is None else dropout_grad(g, mask)
+        y,mask = dropout(x, self.p) if self.training and self.p else (x,None)
+        self.save_for_backward(mask, x.shape)
+        return y
+    def bwd(self, g, mask, shape):
+        _check_g(g, shape)
+        return g if mask is None else dropout_grad(g, mask)
+    def __repr__(self): return f'Dropout(p={self.p})'

@@ -1,6 +1,6 @@
 "Dropout, forward and backward, beside PyTorch's, and in the loop"
 import copy, math, pickle
-import pytest, torch, torch.nn.functional as F
+import numpy as np, pytest, torch, torch.nn.functional as F
 from hypothesis import given, strategies as st
 from torch import nn
 from draws import F64, gen, layouts, randn, seeds, sizes, some
@@ -79,12 +79,19 @@ def test_the_gradient_goes_through_the_saved_mask():
     f(leaf).backward()  # autograd goes through, too
     assert leaf.grad.equal(ov.dropout_grad(g, mask))
 
-@pytest.mark.parametrize('p', [-.1, 1.1, math.nan, math.inf, True, False])
+@pytest.mark.parametrize('p', [-.1, 1.1, math.nan, math.inf, True, False, np.True_, np.float32(1.5), torch.tensor(True), torch.tensor([.5, .5]), '0.5', None, .5j, [.5]])
 def test_what_is_no_probability_is_refused(p):
     for f in (lambda: ov.dropout(randn(3), p), lambda: ov.Dropout(p)):
         with pytest.raises(ValueError, match='pass a probability'): f()
 
+@pytest.mark.parametrize('p', [np.float32(.25), np.float64(.25), torch.tensor(.25)])
+def test_numbers_of_numpy_and_pytorch_are_probabilities(p):
+    x = randn(40, 30)
+    assert ov.dropout(x, p, gen())[0].equal(ov.dropout(x, .25, gen())[0])
+    assert (ov.Dropout(p)(x) == 0).any()
+
 def test_what_can_not_be_dropped_is_refused():
+    with pytest.raises(ValueError, match='complex64: pass real numbers'): ov.dropout(torch.ones(2)+0j)
     with pytest.raises(ValueError, match='int64: call x.float'): ov.dropout(torch.arange(3))
     with pytest.raises(TypeError, match='list: pass a tensor'): ov.dropout([1.])
     with pytest.raises(ValueError, match='shape'): ov.dropout_grad(randn(3, 2), randn(3))
@@ -98,6 +105,8 @@ def test_in_evaluation_what_comes_in_goes_out_and_nothing_is_drawn():
     layer, x = ov.Dropout(.7).eval(), randn(4, 5)
     state = torch.get_rng_state()
     assert layer(x).equal(x) and layer.backward(x).equal(x) and torch.get_rng_state().equal(state)
+    layer(x)
+    with pytest.raises(ValueError, match='g must have the shape of the output'): layer.backward(torch.ones(2))
     layer.train()
     assert not layer(x).equal(x)
 
@@ -122,7 +131,7 @@ def test_the_backward_pass_is_that_of_the_last_call():
 def test_copies_pickles_and_state():
     layer = ov.Dropout(.3)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))): assert other.p == .3 and other.training
-    assert not [*layer.parameters()] and layer.state_dict() == {}
+    assert not [*layer.parameters()] and layer.state_dict() == {} and repr(layer) == 'Dropout(p=0.3)'
 
 def net(): return mo.Sequential(mo.Linear(6, 20), mo.ReLU(), ov.Dropout(.4), mo.Linear(20, 3)).to(F64)
 def data(n=40): return randn(n, 6, dtype=F64), torch.arange(n) % 3
