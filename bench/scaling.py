@@ -1,18 +1,18 @@
 """Steps to a loss, by the size of the batch
 
-How many steps of plain SGD the network of [04_convolutions](04_convolutions.ipynb) needs until its loss on 500 validation images is 0.25, for batches of 4 to 512 images of MNIST: what the gradient noise scale of [11b_scaling](11b_scaling.ipynb) predicts, by
+How many steps of plain SGD the network of [04_convolutions](04_convolutions.ipynb) needs until its loss on 500 validation images is 0.25, for batches of 4 to 256 images of MNIST: what the gradient noise scale of [11b_scaling](11b_scaling.ipynb) predicts, by
 $S = S_{min}(1+B/b)$, a straight line in $1/b$.
 
 Each size of the batch has its own learning rate, the one with the fewest steps over two seeds on a grid in which each rate is the one before times the root of two, which is continued where the best one lies at an end. The seeds of the figures had no part in that; the validation images, the same, had. The images of a batch are drawn
 anew for each step, with replacement, as the derivation has it. The validation loss is looked at once a running mean of the batches' losses is below 0.6, and then after each twentieth part more steps, so a figure may be that much too high; and a validation loss that jumps about, as that of a small batch does, reaches a mark sooner than its mean would. A training that hasn't arrived after half as many steps
 again as the best mean so far counts with these.
 
-Then the noise scale itself, along the trainings with batches of 64: from the gradients of 4,000 training images, one by one, before the first step and when the validation loss has fallen to 1, to 0.5 and to the mark. The figure for each seed is a ratio of two estimates, which is too high on average; the notebook divides their means.
+Then the noise scale itself, along the trainings with batches of 64: from the gradients of 2,000 training images, one by one, before the first step and when the validation loss has fallen to 1, to 0.5 and to the mark. The figure for each seed is a ratio of two estimates, which is too high on average; the notebook divides their means.
 """
 import math
 
-BATCHES, TARGET, MARKS, SEEN = (4, 8, 16, 32, 64, 128, 256, 512), .25, (1., .5, .25), 64
-TUNING, SEEDS, MOST, EXAMPLES = (0, 1), tuple(range(2, 7)), 4, 4000
+BATCHES, TARGET, MARKS, SEEN = (4, 8, 16, 32, 64, 128, 256), .25, (1., .5, .25), 64
+TUNING, SEEDS, MOST, EXAMPLES = (0, 1), tuple(range(2, 7)), 4, 2000
 MICRO, CLOSE = 125, .6  # images that go through the network at once; running loss from which validation is looked at
 
 def images(n=None):
