@@ -12,7 +12,7 @@ Then the noise scale itself, along the trainings with batches of 64: from the gr
 import math
 
 BATCHES, TARGET, MARKS, SEEN = (4, 8, 16, 32, 64, 128, 256), .25, (1., .5, .25), 64
-TUNING, SEEDS, MOST, EXAMPLES = (0, 1), tuple(range(2, 7)), 4, 2000
+TUNING, SEEDS, MOST, EXAMPLES = (0, 1), tuple(range(2, 5)), 4, 2000
 MICRO, CLOSE = 125, .6  # images that go through the network at once; running loss from which validation is looked at
 
 def images(n=None):
