@@ -102,7 +102,7 @@ def run(b):
         name = f'at a validation loss of {mark:g}' if mark else 'before training'
         b.keep_seeds('gradient noise scale', name, 'images', [n/s for n, s in got], seeds, noise=[n for n, _ in got], signal=[s for _, s in got])
 
-ALT = "Steps to a loss against the size of the batch, both axes logarithmic: a small dot for each seed, their mean with its interval, and the curve that fits them. It falls with the batch at first, nearly as fast, and then levels off. Beside it the gradient noise scale, which rises while the loss falls."
+ALT = "Steps to a loss against the size of the batch, both axes logarithmic: a small dot for each seed, their mean with its interval, and the curve that fits them. It falls with the batch at first, nearly as fast, and then levels off. Beside it the gradient noise scale, a row for each moment of the training, with a small dot for each seed: it falls at first, and then rises far beyond where it began."
 def draw(d, fig):
     "The steps with the fitted curve; the noise scale along the training"
     from notes.scaling import fit_line
@@ -118,7 +118,7 @@ def draw(d, fig):
     left.set_xticks(sizes, sizes)
     left.minorticks_off()
     rows = {k: f['images'] for k, f in d['gradient noise scale'].items()}
-    right.errorbar([f['mean'] for f in rows.values()], range(len(rows)), xerr=[f['half'] or 0 for f in rows.values()], fmt='o', capsize=3)
+    right.plot([sum(f['noise'])/sum(f['signal']) for f in rows.values()], range(len(rows)), 'o', color='C0')  # the ratio of the means
     for i, f in enumerate(rows.values()): right.plot(f['values'], [i]*len(f['values']), 'o', color='C4', ms=2)
     right.set_yticks(range(len(rows)), list(rows))
     right.set(xscale='log', xlabel='gradient noise scale (images)')
