@@ -44,8 +44,6 @@ def _check_stage(stage):
 def _check_sizes(n_small, n_big):
     _check_count(n_small=n_small, n_big=n_big)
     if n_small>=n_big: raise ValueError(f"{n_small} items are not fewer than {n_big}")
-def _least(f, x, repeats): # others use the machine, too; the first is a warm-up
-    return min([f(x) for _ in range(repeats+1)][1:])
 
 # %% ../nbs/11b_scaling.ipynb #b573a6b3
 def message_time(
@@ -58,6 +56,8 @@ def message_time(
     return latency + nbytes/bandwidth
 
 # %% ../nbs/11b_scaling.ipynb #83cda363
+def _least(f, x, repeats): # the first is a warm-up
+    return min([f(x) for _ in range(repeats+1)][1:])
 def ping_pong(
     group:Group, # Two processes
     sizes:list, # Bytes of the messages
