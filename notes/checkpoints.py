@@ -193,11 +193,12 @@ def load_state_dict(self:Recorder,
 def _save(self:Checkpoint, epoch, i):
     l = self.learn
     self._watch(i is None) # the warning below
-    save_checkpoint(self.path, dict(
+    state = dict(
         **self._head(), epoch=epoch, iter=i,
         rng=get_rng(l.dls), epoch_rng=self.epoch_rng,
         model=l.model.state_dict(), opt=_opt_state(l.opt),
-        cbs=[cb.state_dict() for cb in self._stateful()]))
+        cbs=[cb.state_dict() for cb in self._stateful()])
+    if l.rank==0: save_checkpoint(self.path, state) # of several processes one (11a)
 
 # %% ../nbs/05b_checkpoints.ipynb #74f59a99
 def _kind(o): return f'{type(o).__module__}.{type(o).__qualname__}'
@@ -255,7 +256,7 @@ def before_fit(self:Checkpoint):
 @patch
 def _load(self:Checkpoint, s):
     l = self.learn
-    if s['epoch']==l.n_epochs:
+    if s['epoch']==l.n_epochs and l.rank==0:
         print(f"{self.path} holds all {l.n_epochs} epochs: there is nothing to do",
               flush=True)
     l.set_lr(l.lr) # notes how the groups' rates compare, should they be 0 in the file
@@ -304,8 +305,8 @@ def _put_back(self:Checkpoint):
     self.state = None
     l.opt.load_state_dict(s['opt'])
     l.model.load_state_dict(s['model'])
-    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)
     if _rng_is_right(s): set_rng(s['rng'], l.dls)
+    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)
 
 # %% ../nbs/05b_checkpoints.ipynb #524996b4
 @patch

@@ -58,6 +58,7 @@ class Callback:
     "A method for each of `EVENTS` that a subclass wants; the `Learner` is `self.learn`"
     order = 0 # Those with a lower one are called first, equal ones as they were given
     in_preds,in_trials = True,True # Called in `get_preds` (below), in `lr_find` (05a)?
+    on_all = True # In all of several processes (11a), or only where `learn.rank` is 0?
     restore_first = False # Does a `Checkpoint` (05b) give it its state before others?
     def __init_subclass__(cls): _check_events(cls)
 
@@ -76,6 +77,7 @@ class Learner:
         self.model,self.dls,self.loss_func = model,tuple(dls),loss_func
         self.cbs,self.training,self.metrics = [],False,{}
         self.asleep,self._on = [],None # layers kept in evaluation; an event's methods
+        self.rank = 0 # of this process, where there are several (11a)
         self.add_cbs(cbs)
         self.opt = opt_func(list(model.parameters()), lr=_check_lr(lr))
     def predict(self): "The batch's predictions"; self.pred = self.model(self.xb)
@@ -83,6 +85,7 @@ class Learner:
     def zero_grad(self): "Forget old gradients"; self.opt.zero_grad()
     def backward(self): "The gradients"; backprop(self.loss, self.model, self.loss_func)
     def step(self): "A step of the optimiser"; self.opt.step()
+    def all_sum(self, x): "`x` added up over all processes, here one"; return x
 
 # %% ../nbs/05_learner.ipynb #ab1562bb
 @patch
@@ -142,6 +145,7 @@ def _begin(self:Learner, n_epochs, lr):
 @patch
 def _listen(self:Learner): # once a fit, not at every batch
     self.cbs.sort(key=lambda cb: cb.order)
+    self.cbs = [cb for cb in self.cbs if cb.on_all or self.rank==0]
     self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))]
                 for e in (*EVENTS,'wrap_dl')}
 @patch
@@ -154,6 +158,7 @@ def _batch(self:Learner, batch):
     self.xb,self.yb = _pair(batch)
     try:
         self('before_batch')
+        self.items = len(self.xb) # that the loss is the mean of
         self.predict();     self('after_predict')
         self.get_loss();    self('after_loss')
         if self.training: self._update()
@@ -213,12 +218,13 @@ def fit(self:Learner,
         self('after_fit')
 
 # %% ../nbs/05_learner.ipynb #8b9c357a
-def _mean(values, n, name):
+def _mean(values, n, name, all_sum=lambda x: x):
     "Mean of the batches' numbers or 0-d tensors, weighed by their items"
     if s := tuple(np.shape(values[0])):
         raise ValueError(f"{name} of a batch has shape {s}: it must be one number")
     if torch.is_tensor(values[0]): values = torch.stack(values).tolist()
-    return float(np.average(values, weights=n))
+    total,items = all_sum(np.array([np.multiply(values, n).sum(), np.sum(n)]))
+    return float(total/items)
 
 # %% ../nbs/05_learner.ipynb #a9c13e76
 class Metrics(Callback):
@@ -232,11 +238,12 @@ class Metrics(Callback):
         l = self.learn
         if l.training: return
         values = [f(l.pred, l.yb) for f in self.fs.values()]
-        self.rows.append([len(l.xb), l.loss, *values])
+        self.rows.append([l.items, l.loss, *values])
     def after_epoch(self):
         n,*columns = zip(*self.rows) if self.rows else [()]
         means = zip(('valid_loss',*self.fs), columns)
-        self.learn.metrics |= {k: _mean(c, n, k) for k,c in means}
+        l = self.learn
+        l.metrics |= {k: _mean(c, n, k, l.all_sum) for k,c in means}
 
 # %% ../nbs/05_learner.ipynb #56c612a3
 class Recorder(Callback):
@@ -250,7 +257,7 @@ class Recorder(Callback):
         if not l.training: return
         self._new.append(l.loss.detach())
         self.lrs.append(l.lr)
-        self.items.append(len(l.xb))
+        self.items.append(l.items)
 
 # %% ../nbs/05_learner.ipynb #b5d9a021
 @patch(as_prop=True)
@@ -346,6 +353,7 @@ def _in_notebook():
 class Progress(Callback):
     "Shows a fit: live plot and table in a notebook, bar or lines elsewhere"
     order,in_trials,in_preds,state_dict = 40,False,False,None
+    on_all = False
     def __init__(self,
         plot:bool=True, # Draw, where that is possible?
     ): self.plot = plot
