@@ -12,7 +12,7 @@ Then the noise scale itself, along the trainings with batches of 64: from the gr
 import math
 
 BATCHES, TARGET, MARKS, SEEN = (4, 8, 16, 32, 64, 128, 256), .25, (1., .5, .25), 64
-TUNING, SEEDS, MOST, EXAMPLES = (0, 1), tuple(range(2, 5)), 4, 2000
+TUNING, SEEDS, MOST, EXAMPLES = (0, 1), tuple(range(2, 7)), 4, 2000
 MICRO, CLOSE = 125, .6  # images that go through the network at once; running loss from which validation is looked at
 
 def images(n=None):
@@ -100,7 +100,7 @@ def run(b):
         got = [v[i] for v in found if len(v) > i]
         if len(got) < len(seeds): continue
         name = f'at a validation loss of {mark:g}' if mark else 'before training'
-        b.keep_seeds('gradient noise scale', name, 'images', [n/s for n, s in got], seeds, noise=[n for n, _ in got], signal=[s for _, s in got])
+        b.keep_seeds('gradient noise scale', name, 'digits', [n/s for n, s in got], seeds, noise=[n for n, _ in got], signal=[s for _, s in got])
 
 ALT = "Steps to a loss against the size of the batch, both axes logarithmic: a small dot for each seed, their mean with its interval, and the curve that fits them. It falls with the batch at first, nearly as fast, and then levels off. Beside it the gradient noise scale, a row for each moment of the training, with a small dot for each seed: it falls at first, and then rises far beyond where it began."
 def draw(d, fig):
@@ -117,9 +117,9 @@ def draw(d, fig):
     left.set(xscale='log', yscale='log', xlabel='images in a batch', ylabel='steps')
     left.set_xticks(sizes, sizes)
     left.minorticks_off()
-    rows = {k: f['images'] for k, f in d['gradient noise scale'].items()}
+    rows = {k: f['digits'] for k, f in d['gradient noise scale'].items()}
     right.plot([sum(f['noise'])/sum(f['signal']) for f in rows.values()], range(len(rows)), 'o', color='C0')  # the ratio of the means
     for i, f in enumerate(rows.values()): right.plot(f['values'], [i]*len(f['values']), 'o', color='C4', ms=2)
     right.set_yticks(range(len(rows)), list(rows))
-    right.set(xscale='log', xlabel='gradient noise scale (images)')
+    right.set(xscale='log', xlabel='gradient noise scale (digits)')
     right.invert_yaxis()

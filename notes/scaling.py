@@ -56,12 +56,13 @@ def message_time(
     return latency + nbytes/bandwidth
 
 # %% ../nbs/11b_scaling.ipynb #83cda363
-def _least(f, x, repeats): # the first is a warm-up
-    return min([f(x) for _ in range(repeats+1)][1:])
+def _leasts(f, xs, rounds): # in turn; the first of five is a warm-up
+    def least(x): return min([f(x) for _ in range(5)][1:])
+    return [min(ts) for ts in zip(*[[least(x) for x in xs] for _ in range(rounds)])]
 def ping_pong(
     group:Group, # Two processes
     sizes:list, # Bytes of the messages
-    repeats:int=30, # Messages of each size, there and back
+    rounds:int=50, # In each, every size is sent there and back four times
 )->list: # Seconds for one way, for each size: the least of all
     "Time messages from one process to another; for `run_processes`"
     def once(x):
@@ -69,7 +70,7 @@ def ping_pong(
         if group.rank==0: group.send(x, 1); group.recv(x, 1)
         else: group.recv(x, 0); group.send(x, 0)
         return (time.perf_counter()-start)/2
-    return [_least(once, torch.zeros(n).byte(), repeats) for n in sizes]
+    return _leasts(once, [torch.zeros(n).byte() for n in sizes], rounds)
 
 # %% ../nbs/11b_scaling.ipynb #19521e43
 def fit_line(
@@ -131,21 +132,26 @@ def crossing(
     return latency*bandwidth*(p-1-r)/(r-(p-1)/p)
 
 # %% ../nbs/11b_scaling.ipynb #be76ccb4
+def _ring_unsummed(x, group): # sends what a ring sends, and adds nothing
+    p,r = group.size,group.rank
+    part = x.view(-1)[:max(1, len(x)//p)]
+    into = torch.empty_like(part)
+    for _ in range(2*(p-1)): group.exchange(part, (r+1)%p, into, (r-1)%p)
 def all_reduce_times(
     group:Group, # Processes
     sizes:list, # Bytes of tensors, multiples of 4
-    repeats:int=7, # All-reduces of each
+    rounds:int=4, # In each, every size is summed four times
 )->dict: # Name of a way -> seconds for each size: the least of all
-    "Time the three all-reduces; for `run_processes`"
+    "Time three all-reduces, and a ring that adds nothing; for `run_processes`"
     def of(f):
         def once(x):
             all_reduce_tree(torch.zeros(1), group) # all begin together
             start = time.perf_counter()
             f(x, group)
             return time.perf_counter()-start
-        return [_least(once, torch.zeros(n//4), repeats) for n in sizes]
+        return _leasts(once, [torch.zeros(n//4) for n in sizes], rounds)
     fs = all_reduce_direct,all_reduce_tree,all_reduce_ring
-    return {f.__name__[11:]: of(f) for f in fs}
+    return {**{f.__name__[11:]: of(f) for f in fs}, 'unsummed': of(_ring_unsummed)}
 
 # %% ../nbs/11b_scaling.ipynb #c4197e1e
 def amdahl(

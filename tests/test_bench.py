@@ -20,7 +20,7 @@ def complete(d):
     assert len({(f['group'], f['name'], f['unit']) for f in d['figures']}) == len(d['figures'])
     for f in d['figures']+d['ratios']:
         least = 1 if d['quick'] or f.get('group', '').endswith('one seed') else 2 if f.get('group', '').endswith('tuning') else 3
-        assert f['repeats'] >= least and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss', 'pp', 'steps', 'images', '', 'waits', 'float64', 'float32', 'bfloat16')
+        assert f['repeats'] >= least and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss', 'pp', 'steps', 'digits', '', 'waits', 'float64', 'float32', 'bfloat16')
         assert (-math.inf if f['unit'] == 'pp' else -1 if f['unit'] in ('', 'waits', 'float64', 'float32', 'bfloat16') else 0) < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
         if 'seeds' in f: assert len(f['values']) == len({*f['seeds']}) == f['repeats']
         if 'mean' in f:

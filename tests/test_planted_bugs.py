@@ -243,6 +243,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'crossing: the ring sends all': (SC, 'cross_where', '(r-(p-1)/p)', '(r-1)'),
     'a line: the largest decides': (SC, 'errors_that_count', 'rows = torch.stack([1/y, x/scale/y], 1)\n    a,b = torch.linalg.lstsq(rows, torch.ones_like(y)[:,None])',
                                       'rows = torch.stack([torch.ones_like(y), x/scale], 1)\n    a,b = torch.linalg.lstsq(rows, y[:,None])'),
+    'timings: a warm-up counts': (SC, 'warm_up', '[f(x) for _ in range(5)][1:]', '[f(x) for _ in range(5)]'),
     'buckets: two at a time on the link': (SC, 'one_bucket_at_a_time', 'begin = max(at, free)', 'begin = at'),
     'step: the first bucket is complete at once': (SC, 'closed_form', 'backward*(i+1)/buckets if overlap', 'backward*i/buckets if overlap'),
     'sharding: gradients one stage too early': (SC, 'each_stage', 'part(grad, stage>1)', 'part(grad, stage>0)'),

@@ -98,11 +98,20 @@ def test_timings_have_a_figure_for_each_size():
     there, back = pa.run_threads(sc.ping_pong, 2, sizes, 3)
     assert len(there) == len(back) == 3 and min(*there, *back) > 0
     for got in pa.run_threads(sc.all_reduce_times, 3, sizes[1:], 3):
-        assert [*got] == ['direct', 'tree', 'ring'] and all(len(v) == 2 and min(v) > 0 for v in got.values())
+        assert [*got] == ['direct', 'tree', 'ring', 'unsummed'] and all(len(v) == 2 and min(v) > 0 for v in got.values())
 
 def test_the_warm_up_does_not_count():
-    values = iter([0, 3, 1, 2])
-    assert sc._least(lambda x: next(values), None, 3) == 1
+    "And all sizes have their turn before one has its next"
+    values, seen = iter([0, 5, 4, 6, 7, 0, 9, 9, 9, 8, 0, 5, 3, 6, 7, 0, 9, 9, 9, 9]), []
+    def f(x):
+        seen.append(x)
+        return next(values)
+    assert sc._leasts(f, 'ab', 2) == [3, 8] and seen == [*'aaaaabbbbb'*2]
+
+@pytest.mark.parametrize('p', [1, 2, 3, 5])
+def test_a_ring_that_adds_nothing_sends_what_a_ring_sends(p):
+    sent = lambda group, f: (f(torch.ones(7*p), group), (group.steps, group.sent))[1]
+    assert pa.run_threads(sent, p, sc._ring_unsummed) == pa.run_threads(sent, p, pa.all_reduce_ring)
 
 # A step ---------------------------------------------------------------------------------------------------------------------------------
 
