@@ -178,13 +178,14 @@ def draw(d, fig):
     import numpy as np
     from notes.activations import mean_interval
     rows = d['one step']
-    top, bottom = fig.subfigures(2, 1, height_ratios=[len(rows), 8])
-    for ax, unit, label in zip(top.subplots(1, 2, sharey=True), ('%', 'loss'), ('% of the validation images read right', 'validation loss')):
+    fig.set_size_inches(5.2, 8)
+    top, bottom = fig.subfigures(2, 1, height_ratios=[4.6, 3.4])
+    for ax, unit, label in zip(top.subplots(1, 2, sharey=True), ('%', 'loss'), ('% read right', 'loss')):
         for i, f in enumerate(r[unit] for r in rows.values()):
-            ax.plot(f['values'], [i+.2]*len(f['values']), 'o', color='C4', ms=3, ls='')
-            ax.errorbar(f['mean'], i, xerr=f['half'] or 0, fmt='o', color='C0', capsize=3)
+            ax.plot(f['values'], [i+.25]*len(f['values']), 'o', color='C4', ms=2, ls='')
+            ax.errorbar(f['mean'], i-.1, xerr=f['half'] or 0, fmt='o', color='C0', ms=4, capsize=2)
         ax.axvline(rows['nothing'][unit]['mean'], color='C3', lw=.8, ls='--')
-        ax.set(xlabel=label, ylim=(len(rows)-.5, -.7), yticks=range(len(rows)), yticklabels=list(rows))
+        ax.set(xlabel=label, ylim=(len(rows)-.5, -.7), yticks=range(len(rows)), yticklabels=[n.replace(', four', ',\nfour') for n in rows])
         ax.grid(axis='y', visible=False)
     ax = bottom.subplots()
     for i, (name, fs) in enumerate((g, fs) for g, fs in d.items() if g.startswith('hidden')):
@@ -193,4 +194,4 @@ def draw(d, fig):
             mean, half = np.transpose([mean_interval(v) if len(v) > 1 else (v[0], 0) for v in right])
             ax.errorbar([f['width'] for f in fs], 100-mean, half, fmt=f'{"os"[i]}{line}', color=f'C{i}', ms=4, capsize=2, label=f"{name.split(', ')[1]}, {what}")
     ax.set(xscale='log', xlabel='hidden units', ylabel='% read wrong')
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=9, loc='upper right')

@@ -10,6 +10,7 @@ FC, MM, EX, DA, TR, CV, LE, CA, CK, OP = ((m, f'test_{m}.py') for m in ('fully_c
 NO = 'normalization', 'test_normalization.py'
 MO, KE, AC, RS = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py'), ('resnet', 'test_resnet.py')
 AU = 'augmentation', 'test_augmentation.py'
+OV = 'overfitting', 'test_overfitting.py'
 PA = 'parallel', 'test_parallel.py'
 SC = 'scaling', 'test_scaling.py'
 BACKWARD = 'fully_connected', 'test_backward.py'
@@ -217,6 +218,14 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'read_picture: light ink is paper': (AU, 'wherever', 'ink = away if most==away.max() else -away', 'ink = -away'),
     'read_picture: grain is ink': (AU, 'wherever', '(ink-most/4).clamp_min(0)', 'ink.clamp_min(0)'),
     'read_picture: a turned camera': (AU, 'turned_cameras', 'ImageOps.exif_transpose(im).convert', 'im.convert'),
+    'dropout: nothing makes up for what is gone': (OV, 'is_scaled', 'if p<1: mask /= 1-p', 'if False: mask /= 1-p'),
+    'dropout: p is the share that stays': (OV, 'distribution', 'mask = (u>=p)', 'mask = (u<p)'),
+    'dropout: one mask for all rows': (OV, 'distribution', 'u = torch.rand(x.shape,', 'u = torch.rand(x.shape[-1:] if x.ndim>1 else (1,),'),
+    'dropout: goes on in evaluation': (OV, 'in_evaluation', 'if self.training and self.p:', 'if self.p:'),
+    'dropout: a mask of its own on the way back': (('overfitting', 'test_backward.py'), 'Dropout', 'return g if mask is None else dropout_grad(g, mask)', 'return g if mask is None else dropout(g, self.p)[0]'),
+    'dropout: on the way back nothing is scaled': (('overfitting', 'test_backward.py'), 'dropout_grad', 'return g*mask', 'return g*(mask!=0)'),
+    'dropout: p=1 divides by 0': (OV, 'the_ends', 'if p<1: mask /= 1-p', 'mask /= 1-p'),
+    'dropout: float64 draws another mask': (OV, 'all_dtypes', ', dtype=torch.float32)', ')'),
     'test_near: numbers of two devices are never near': (('exports', 'test_elsewhere.py'), 'test_near', 'check_device=False', 'check_device=True'),
     'cross-entropy gradient waits for the device': (('training', 'test_elsewhere.py'), 'waits and plain', '(g.to(x.dtype)/len(x))', '(g.to(x)/len(x))'),
     'affine: places are made on the CPU': (('augmentation', 'test_elsewhere.py'), 'waits and augmented', 'torch.arange(h, device=x.device).to(turn)', 'torch.arange(h).to(turn)'),
