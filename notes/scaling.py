@@ -56,13 +56,18 @@ def message_time(
     return latency + nbytes/bandwidth
 
 # %% ../nbs/11b_scaling.ipynb #83cda363
-def _leasts(f, xs, rounds): # in turn; the first of five is a warm-up
+def _leasts(group, f, xs, rounds, limit): # in turn; the first of five is a warm-up
     def least(x): return min([f(x) for _ in range(5)][1:])
-    return [min(ts) for ts in zip(*[[least(x) for x in xs] for _ in range(rounds)])]
+    res,end = [],time.monotonic()+limit
+    for _ in range(rounds):
+        res.append([least(x) for x in xs])
+        late = torch.ones(1)*(time.monotonic()>end)
+        if all_reduce_tree(late, group).any(): break # all of them, or none
+    return [min(ts) for ts in zip(*res)]
 def ping_pong(
     group:Group, # Two processes
     sizes:list, # Bytes of the messages
-    rounds:int=50, # In each, every size is sent there and back four times
+    rounds:int=50, # In each, every size goes there and back four times; 15 s at most
 )->list: # Seconds for one way, for each size: the least of all
     "Time messages from one process to another; for `run_processes`"
     def once(x):
@@ -70,7 +75,7 @@ def ping_pong(
         if group.rank==0: group.send(x, 1); group.recv(x, 1)
         else: group.recv(x, 0); group.send(x, 0)
         return (time.perf_counter()-start)/2
-    return _leasts(once, [torch.zeros(n).byte() for n in sizes], rounds)
+    return _leasts(group, once, [torch.zeros(n).byte() for n in sizes], rounds, 15)
 
 # %% ../nbs/11b_scaling.ipynb #19521e43
 def fit_line(
@@ -140,7 +145,7 @@ def _ring_unsummed(x, group): # sends what a ring sends, and adds nothing
 def all_reduce_times(
     group:Group, # Processes
     sizes:list, # Bytes of tensors, multiples of 4
-    rounds:int=4, # In each, every size is summed four times
+    rounds:int=4, # In each, every size is summed four times; 4 s a way at most
 )->dict: # Name of a way -> seconds for each size: the least of all
     "Time three all-reduces, and a ring that adds nothing; for `run_processes`"
     def of(f):
@@ -149,7 +154,7 @@ def all_reduce_times(
             start = time.perf_counter()
             f(x, group)
             return time.perf_counter()-start
-        return _leasts(once, [torch.zeros(n//4) for n in sizes], rounds)
+        return _leasts(group, once, [torch.zeros(n//4) for n in sizes], rounds, 4)
     fs = all_reduce_direct,all_reduce_tree,all_reduce_ring
     return {**{f.__name__[11:]: of(f) for f in fs}, 'unsummed': of(_ring_unsummed)}
 

@@ -106,7 +106,15 @@ def test_the_warm_up_does_not_count():
     def f(x):
         seen.append(x)
         return next(values)
-    assert sc._leasts(f, 'ab', 2) == [3, 8] and seen == [*'aaaaabbbbb'*2]
+    assert sc._leasts(pa.Group(0, {}), f, 'ab', 2, 60) == [3, 8] and seen == [*'aaaaabbbbb'*2]
+
+def late(group):
+    "Rounds of a rank, of which the last alone is late"
+    seen = []
+    sc._leasts(group, lambda x: seen.append(x) or 1, [0], 9, -1 if group.rank == group.size-1 else 60)
+    return len(seen)//5
+
+def test_they_end_together(): assert pa.run_threads(late, 3) == [1, 1, 1]
 
 @pytest.mark.parametrize('p', [1, 2, 3, 5])
 def test_a_ring_that_adds_nothing_sends_what_a_ring_sends(p):
