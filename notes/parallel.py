@@ -348,8 +348,8 @@ def _send(self:Buckets, incomplete=False):
         if self._missing[i] and not incomplete: break
         ps = self.buckets[i]
         gs = [torch.zeros_like(p) if p.grad is None else p.grad for p in ps]
-        has = gs[0].new_tensor([p.grad is not None for p in ps])
-        flat = torch.cat([*(g.detach().reshape(-1) for g in gs),has])
+        has = [p.new_full((1,), p.grad is not None) for p in ps]
+        flat = torch.cat([*(g.detach().reshape(-1) for g in gs),*has])
         self._sent.append((flat,self.start(flat)))
 
 # %% ../nbs/11_parallel.ipynb #dcfe1334

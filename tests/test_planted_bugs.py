@@ -234,7 +234,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'buckets: first ones first': (PA, 'last_ones_first', 'for p in reversed(ps):', 'for p in ps:'),
     'buckets: out of turn': (PA, 'whatever_gets_ready', 'if self._missing[i] and not incomplete: break', 'if sum(map(len, self._missing[i:])) and i and not incomplete: break'),
     'buckets: zeros where nobody has a gradient': (PA, 'stays_none', '                else: p.grad = None', '                elif p.grad is None: p.grad = torch.zeros_like(p)'),
-    'buckets: decay of what nobody uses': (PA, 'decay_leaves', 'gs[0].new_tensor([p.grad is not None for p in ps])', 'gs[0].new_ones(len(ps))'),
+    'buckets: decay of what nobody uses': (PA, 'decay_leaves', 'p.new_full((1,), p.grad is not None)', 'p.new_ones(1)'),
     'buckets: a failed sum stays behind': (PA, 'nothing_behind', '    finally: self._reset()', '    except RuntimeError: raise\n    self._reset()'),
     'threads: one that ended has done it': (PA, 'ends_itself', '    except SystemExit as e: bad.append(', '    except SystemExit as e: print('),
     'buckets: told twice': (PA, 'buckets_refuse', 'if id(p) not in missing: raise', 'if False: raise'),
