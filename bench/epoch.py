@@ -8,12 +8,15 @@ a percentage point, since rounding differs. In one row more our `Learner` trains
 LR = .15
 BARE, OURS, LAYERS = 'bare PyTorch loop', 'Learner', 'Learner, our own layers'
 
-def bare(model, train, valid):
+def bare(model, train, valid, opt_func=None, lr=LR, device=None):
+    "Share of the validation images read right after an epoch; with `device`, model and batches are brought there"
     import torch
     import torch.nn.functional as F
-    opt = torch.optim.SGD(model.parameters(), lr=LR)
+    there = lambda dl: ((xb.to(device), yb.to(device)) for xb, yb in dl) if device else dl
+    if device: model.to(device)
+    opt = (opt_func or torch.optim.SGD)(model.parameters(), lr=lr)
     model.train()
-    for xb, yb in train:
+    for xb, yb in there(train):
         loss = F.cross_entropy(model(xb), yb)
         opt.zero_grad()
         loss.backward()
@@ -21,7 +24,7 @@ def bare(model, train, valid):
     model.eval()
     n = loss = hits = 0
     with torch.no_grad():
-        for xb, yb in valid:
+        for xb, yb in there(valid):
             out = model(xb)
             n += len(yb)
             loss += F.cross_entropy(out, yb)*len(yb)

@@ -62,39 +62,6 @@ def network(net, of):
     if net == CNN: return our_cnn() if of == LAYERS else torch_cnn()
     return resnet((32, 64, 128, 256) if net == WIDE else (8, 16, 32, 64), of=OURS if of == LAYERS else TORCH)
 
-def mixed(model, device):
-    import torch
-    class Mixed(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-        def forward(self, x):
-            with torch.autocast(device, torch.bfloat16): return self.model(x).float()
-    return Mixed()
-
-def bare(model, train, valid, device, opt_func, lr):
-    import torch
-    import torch.nn.functional as F
-    model.to(device)
-    opt = opt_func(model.parameters(), lr=lr)
-    model.train()
-    for xb, yb in train:
-        xb, yb = xb.to(device), yb.to(device)
-        loss = F.cross_entropy(model(xb), yb)
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-    model.eval()
-    n = loss = hits = 0
-    with torch.no_grad():
-        for xb, yb in valid:
-            xb, yb = xb.to(device), yb.to(device)
-            out = model(xb)
-            n += len(yb)
-            loss += F.cross_entropy(out, yb)*len(yb)
-            hits += (out.argmax(1) == yb).sum()
-    return (hits/n).item()
-
 def ours(model, train, valid, device, opt_func, lr, loss_func):
     from notes.learner import Device, Learner, Metrics, Recorder
     from notes.training import accuracy
@@ -116,6 +83,8 @@ def epochs(net, device, n, repeats, seed=0):
     from notes.data import get_data
     from notes.exports import set_seed
     from .activations import digits
+    from .epoch import bare
+    from .harness import mixed
     how, begin = NETS[net], time.perf_counter()
     near = digits(get_data, n)
     far = [training.Dataset(s.x.to(device), s.y.to(device)) for s in near]
@@ -129,7 +98,7 @@ def epochs(net, device, n, repeats, seed=0):
             model.load_state_dict(state)
             if half: model = mixed(model, device)
             dls = loaders(sets[there], how['batch'], seed)
-            if who == BARE: return bare(model, *dls, device, theirs, how['lr'])
+            if who == BARE: return bare(model, *dls, theirs, how['lr'], device)
             loss, opt = (training.CrossEntropy(), own) if who == LAYERS else (F.cross_entropy, theirs)
             return ours(model, *dls, device, opt, how['lr'], loss)
         return f

@@ -92,6 +92,17 @@ class Run:
         except importlib.metadata.PackageNotFoundError: raise Missing(f'{name} is not installed') from None
         if check: child(f'import {MODULES.get(name, name)}; print(0)')
 
+def mixed(model, device='cpu'):
+    "A module of PyTorch's that runs `model` in mixed precision, bfloat16, and puts out float32"
+    import torch
+    class Mixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+        def forward(self, x):
+            with torch.autocast(device, torch.bfloat16): return self.model(x).float()
+    return Mixed()
+
 # ---- In a fresh interpreter
 
 def child(code, threads=1, timeout=900, **env):

@@ -30,14 +30,9 @@ def network(widths, strides, mixed):
     "The residual network in PyTorch's layers, channels last; in mixed precision if `mixed`"
     import torch
     from notes.resnet import TORCH, resnet
-    class Mixed(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-        def forward(self, x):
-            with torch.autocast('cpu', torch.bfloat16): return self.model(x).float()
+    from . import harness
     model = resnet(widths, strides=strides, of=TORCH).to(memory_format=torch.channels_last)
-    return Mixed(model) if mixed else model
+    return harness.mixed(model) if mixed else model
 
 def augment(data, epochs):
     "What changes the training images: more, where they are seen more often"

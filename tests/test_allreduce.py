@@ -1,8 +1,7 @@
 "The drawing of `#| interactive: allreduce`: its messages are those of notes.parallel, and it works with mouse, keyboard, finger, on paper and without scripts"
 # ruff: noqa: F811 (fixtures)
-import functools, http.server, json, math, re, subprocess, sys, threading
-import pytest, torch
-from test_descent import PIXEL, Quiet
+import functools, math, re
+import drawing_page, pytest, torch
 from test_site import LIMIT, TOOL, axe, browser, go, page, prepared, read, resize, site  # noqa: F401
 import allreduce
 from notes import parallel
@@ -12,28 +11,11 @@ WAYS = {'direct': parallel.all_reduce_direct, 'tree': parallel.all_reduce_tree, 
 SIZES = range(2, 9)
 
 @pytest.fixture(scope='module')
-def built(site, tmp_path_factory):
-    "A page by itself, made by the site's own extension"
-    folder = tmp_path_factory.mktemp('allreduce')
-    (folder/'s').mkdir()
-    still = {'output_type': 'display_data', 'metadata': {}, 'data': {'image/png': PIXEL, 'text/plain': '<Figure>'}}
-    cells = [('markdown', '# A sample\n\n> of the drawing'), ('markdown', '## Messages\n\nWords before it.'),
-             ('code', '#| code-summary: How the messages are drawn\n#| fig-alt: The still of the drawing\n#| interactive: allreduce\nplot()'), ('markdown', 'Words after it.')]
-    cells = [{'cell_type': kind, 'id': f'c{i}', 'metadata': {}, 'source': s, **({'execution_count': None, 'outputs': [still]} if kind == 'code' else {})} for i, (kind, s) in enumerate(cells)]
-    kernel = {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}
-    (folder/'s'/'sample.ipynb').write_text(json.dumps({'cells': cells, 'metadata': {'kernelspec': kernel}, 'nbformat': 4, 'nbformat_minor': 5}), encoding='utf-8')
-    (folder/'s'/'index.md').write_text('# Without it\n\n```{toctree}\nsample\n```\n', encoding='utf-8')
-    done = subprocess.run([sys.executable, '-m', 'sphinx', '-W', '-q', '-b', 'html', '-c', str(TOOL), '-d', str(folder/'t'), str(folder/'s'), str(folder/'o')],
-                          capture_output=True, text=True, encoding='utf-8')
-    assert not done.returncode, done.stderr
-    return folder/'o'
+def built(site, tmp_path_factory): return drawing_page.built('allreduce', tmp_path_factory.mktemp('allreduce'))
 
 @pytest.fixture(scope='module')
 def host(built):
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(built)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}'
-    server.shutdown()
+    with drawing_page.served(built) as address: yield address
 
 SHOWN = "() => document.querySelector('.allreduce').dataset.shown"
 @pytest.fixture

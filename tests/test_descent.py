@@ -1,7 +1,7 @@
 "The drawing of `#| interactive: descent`: its paths are PyTorch's, and it works with mouse, keyboard, finger, on paper and without scripts"
 # ruff: noqa: F811 (fixtures)
-import ast, base64, functools, http.server, json, math, re, subprocess, sys, threading
-import pytest, torch
+import ast, json, math, re
+import drawing_page, pytest, torch
 from test_site import LIMIT, ROOT, TOOL, axe, browser, go, page, prepared, read, resize, site  # noqa: F401
 import descent, ext
 from directives import code_of
@@ -9,38 +9,13 @@ from notes import optimizers, training
 
 STATIC = TOOL/'static'
 FILES = [STATIC/'descent.js', STATIC/'descent.css']
-PIXEL = base64.b64encode((STATIC/'digits.png').read_bytes()).decode()
-
-# ---- A page by itself, made by the site's own extension
-
-def sample(folder):
-    "Notebook with a folded cell that has a still, and one that has none"
-    still = {'output_type': 'display_data', 'metadata': {}, 'data': {'image/png': PIXEL, 'text/plain': '<Figure>'}}
-    cells = [('markdown', '# A sample\n\n> of the drawing'), ('markdown', '## Paths\n\nWords before it.'),
-             ('code', '#| code-summary: How the picture is drawn\n#| fig-alt: The still of the drawing\n#| interactive: descent\nplot()'), ('markdown', 'Words after it.')]
-    cells = [{'cell_type': kind, 'id': f'c{i}', 'metadata': {}, 'source': s, **({'execution_count': None, 'outputs': [still]} if kind == 'code' else {})} for i, (kind, s) in enumerate(cells)]
-    (folder/'sample.ipynb').write_text(json.dumps({'cells': cells, 'metadata': {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}}, 'nbformat': 4, 'nbformat_minor': 5}), encoding='utf-8')
-    (folder/'index.md').write_text('# Without it\n\n```{toctree}\nsample\n```\n', encoding='utf-8')
 
 @pytest.fixture(scope='module')
-def built(site, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('descent')
-    (folder/'s').mkdir()
-    sample(folder/'s')
-    done = subprocess.run([sys.executable, '-m', 'sphinx', '-W', '-q', '-b', 'html', '-c', str(TOOL), '-d', str(folder/'t'), str(folder/'s'), str(folder/'o')],
-                          capture_output=True, text=True, encoding='utf-8')
-    assert not done.returncode, done.stderr
-    return folder/'o'
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
+def built(site, tmp_path_factory): return drawing_page.built('descent', tmp_path_factory.mktemp('descent'))
 
 @pytest.fixture(scope='module')
 def host(built):
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(built)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}'
-    server.shutdown()
+    with drawing_page.served(built) as address: yield address
 
 SHOWN = "() => document.querySelector('.descent').dataset.shown"
 
@@ -143,7 +118,7 @@ def test_the_extension_puts_it_after_its_cell(prepared):
     assert [c['cell_type'] for c in cells] == ['markdown', 'code', 'markdown', 'code'] and cells[1]['source'] == 'plot()'
     assert cells[1]['metadata']['tags'] == ['still-of-descent'] and descent.html() in cells[2]['source']
     with pytest.raises(KeyError): prepared(('markdown', '# T'), ('code', '#| interactive: nothing\nplot()'))
-    assert '\n\n' not in descent.html() and set(ext.INTERACTIVE) == {'descent'}
+    assert '\n\n' not in descent.html() and set(ext.INTERACTIVE) == {'allreduce', 'descent'}
 
 def test_the_markup_has_what_the_script_has(drawing):
     assert drawing.evaluate('descent.steps') == 60 == int(drawing.locator('input[name=step]').get_attribute('max'))
