@@ -50,14 +50,12 @@ def _env():
     if os.name=='nt': env['USE_LIBUV'] = '0'
     return os.environ | env
 def _why(err):
-    "The process that torchrun names as the first to fail"
-    root = err.rpartition('Root Cause')[2]
-    rank,code = (re.search(rf'{k}\s*: (-?\d+)', root) for k in ('rank','exitcode'))
-    if not (rank and code): return 'torchrun failed'
-    code = int(code[1])
-    end = f'was killed by signal {-code}' if code<0 else f'ended with exit code {code}'
-    last = [l for l in err.splitlines() if re.match(r'\[?\w*\d?\]?:?\s*\w+Error: ', l)]
-    return f'rank {rank[1]} {end}' + (f': {last[0]}' if last else '')
+    "Which process was the first to fail, and why; others fail because it is gone"
+    codes = re.findall(r'^\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)', err, re.M)
+    killed = [f'rank {r} was killed by signal {-int(c)}' for r,c in codes if c[0]=='-' and c!='-15']
+    said = re.findall(r'^\[rank(\d+)\]: (\w[\w.]*(?:Error|Exception|Interrupt)\b.*)', err, re.M)
+    said.sort(key=lambda rw: 'gloo' in rw[1] or 'NCCL' in rw[1])
+    return [*killed,*(f'rank {r}: {why}' for r,why in said),'torchrun failed'][0]
 
 # %% ../nbs/11a_distributed.ipynb #10adfd26
 def join(
@@ -168,7 +166,9 @@ class Distributed(Callback):
         self.rank,self.size = join(timeout)
         self.ddp,self.shared,self.undo = ddp,{},[]
         if self.size==1: vars(self).update(dict.fromkeys(_WORK)) # nothing to do
-    def __getstate__(self): return {**vars(self), 'shared': {}} # for a trial's copy
+    def __getstate__(self): # for a trial's copy, which begins a fit of its own
+        return {k: v for k,v in vars(self).items() if k not in _IN_FIT} | dict(shared={}, undo=[])
+_IN_FIT = 'loss','summing','buckets'
 _WORK = ('wrap_dl','before_epoch','before_batch','after_predict','after_loss',
          'after_backward','after_batch','after_train')
 
@@ -179,18 +179,22 @@ def after_create(self:Distributed):
     if any(isinstance(cb, Distributed) for cb in l.cbs):
         raise ValueError("there is a Distributed already")
     l.rank = self.rank
-    if self.size>1: l.add_cbs([_Average(self)])
-class _Average(Callback):
+    if self.size>1: l.add_cbs([_Later(self)])
+class _Later(Callback):
     order,state_dict = 5,None # after GradAccum, before GradClip
     def __init__(self, owner): self.owner = owner
+    def before_fit(self):
+        l = self.learn # a Checkpoint has read its file by now
+        self.owner._agree(epoch=l.first_epoch, goes_on=l.resumed)
     def after_backward(self):
         if self.owner.accum: self.owner._finish()
+    def after_epoch(self): self.learn.metrics = from_rank_0(self.learn.metrics)
 
 # %% ../nbs/11a_distributed.ipynb #7e4b7167
 @patch
 def wrap_dl(self:Distributed, dl):
     l = self.learn
-    self._agree(epoch=vars(l).get('epoch'), batch=l.iter+1, batches=operator.length_hint(dl))
+    self._agree(batch=l.iter+1, batches=operator.length_hint(dl))
     if id(dl) not in self.shared:
         self.shared[id(dl)] = share_dl(dl, self.rank, self.size)
     return self.shared[id(dl)][0]
@@ -298,7 +302,7 @@ def _wrap(self:Distributed):
 @patch
 def _wrap_ddp(self:Distributed, m):
     l = self.learn
-    ddp = torch.nn.parallel.DistributedDataParallel(m, broadcast_buffers=False, **self.ddp)
+    ddp = torch.nn.parallel.DistributedDataParallel(m, **self.ddp)
     predict = l.predict
     def through():
         if l.training: l.model = ddp

@@ -1,12 +1,12 @@
 "What each rank of test_distributed.py does: run by `launch`, or without a launcher, in one process"
-import os, signal, sys
+import os, random, signal, sys, time
 from pathlib import Path
 import numpy as np
 import torch, torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.utils import data as tud
-from fits import data, learner, loaders, mlp, ours, weights
+from fits import data, loaders, mlp, ours, weights
 from notes import callbacks as ca, checkpoints as ck, distributed as di, learner as le, modules as mo, training as tr
 
 class Seen(le.Callback):
@@ -54,9 +54,150 @@ def equal():
         out[k] = fit(mlp(), dls, opt=sgd, lr=.05)[1]
     return out
 
+class Die(le.Callback):
+    order = -105
+    def __init__(self, rank, epoch, i): self.at = rank, epoch, i
+    def before_batch(self):
+        l = self.learn
+        if l.training and (l.rank, l.epoch, l.iter) == self.at: os.kill(os.getpid(), signal.SIGKILL if os.name != 'nt' else signal.SIGTERM)
+
+def run(kind, folder=None, die=()):
+    "A fit with momentum, accumulation and a checkpoint"
+    more = [ca.GradAccum(2), ca.EarlyStopping()] if kind == 'nn' else []
+    if folder: more.append(ck.Checkpoint(Path(folder)/f'{kind}.pt', every=2))
+    return fit(mlp() if kind == 'nn' else ours(), loaders(37), more=[*more, *die], opt=sgd if kind == 'nn' else tr.SGD, lr=.05)[1]
+
+def killed(folder):
+    "The first run is done, the second dies in its second epoch, on rank 2"
+    run('nn', folder, [Die(2, 1, 3)] )
+def resumed(folder): return {k: run(k, folder) for k in ('nn', 'ours')}
+
+def hangs(folder):
+    di.Distributed(timeout=3)
+    if di.join()[0]: time.sleep(100)
+    return fit(mlp(), loaders(37))[1]
+
+# What one process can't show, or shows otherwise ---------------------------------------------------------------------------------
+
+def raised(f, *errors):
+    "What `f` raises, as text"
+    try: f()
+    except errors or Exception as e: return f'{type(e).__name__}: {e}'
+
+class Draws(le.Callback):
+    "Numbers of the global generators, which dropout and augmentation draw from"
+    state_dict = None
+    def before_fit(self): self.got = []
+    def before_batch(self):
+        if self.learn.training: self.got.append((torch.rand(()).item(), random.random(), np.random.rand()))
+
+class Boom(le.Callback):
+    def before_batch(self):
+        l = self.learn
+        if l.training and (l.epoch, l.iter) == (2, 3): raise ZeroDivisionError
+
+class Local(le.Callback):
+    "A metric that each rank sees otherwise"
+    order = -15
+    def after_epoch(self): self.learn.metrics['mine'] = float(1+self.learn.epoch)**(1-2*self.learn.rank)
+
+class Sums(le.Callback):
+    "How many sums over all ranks there were of more than one number"
+    state_dict = None
+    def before_fit(self):
+        self.n, self.real = 0, dist.all_reduce
+        def count(x, *args, **kw):
+            self.n += x.numel() > 1
+            return self.real(x, *args, **kw)
+        dist.all_reduce = count
+    def cleanup_fit(self): dist.all_reduce = self.real
+
+def noisy(bn=True):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), *([nn.BatchNorm1d(5)] if bn else []), nn.ReLU(), nn.Dropout(.3), nn.Linear(5, 3)).double()
+
+class Spare(nn.Module):
+    "A model with a part that no batch uses"
+    def __init__(self):
+        super().__init__()
+        self.body, self.spare = mlp(), nn.Linear(2, 2).double()
+    def forward(self, x): return self.body(x)
+
+def shard(model):
+    "Parameters in parts, one on each rank, where there are several"
+    if dist.is_initialized():
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+        mesh = init_device_mesh('cpu', (dist.get_world_size(),))
+        for m in model:
+            if isinstance(m, nn.Linear): fully_shard(m, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    return model
+
+def whole(l): return torch.cat([(p.full_tensor() if hasattr(p, 'full_tensor') else p).detach().flatten() for p in l.model.parameters()])
+
+def sharded():
+    out = {}
+    for k, more in (('plain', []), ('clipped', [ca.GradClip(.5)]), ('accumulated', [ca.GradAccum(2)])):
+        torch.manual_seed(1)
+        all_, seen = cbs(*more)
+        l = le.Learner(shard(mlp()), loaders(33), F.cross_entropy, sgd, .1, all_)
+        l.fit(4)
+        out[k] = dict(weights=whole(l), losses=l.recorder.losses, epochs=l.recorder.epochs)
+    return out
+
+def others(folder):
+    out = dict(sharded=sharded())
+    for k, m in (('ours', ours), ('nn', mlp)):
+        l = fit(m(), loaders(33), 1)[0]
+        before = weights(l.model)
+        finder = l.lr_find(n=60)
+        out[k+' finder'] = dict(losses=finder.losses, suggestion=finder.suggestion, kept=torch.equal(before, weights(l.model)))
+        out[k+' preds'] = [*l.get_preds(), *l.get_preds(tr.DataLoader(data(37), 9))]
+        out[k+' fits on'] = (l.fit(1, .1), weights(l.model))[1]
+    out['unused'] = fit(Spare(), loaders(37), more=[], opt=tr.SGD)[1] if not dist.is_initialized() else unused()
+    return out
+
+def unused():
+    torch.manual_seed(1)
+    l = le.Learner(Spare(), loaders(37), F.cross_entropy, tr.SGD, .3, [le.Recorder(), di.Distributed(find_unused_parameters=True)])
+    l.fit(4)
+    return dict(weights=weights(l.model), losses=l.recorder.losses)
+
+def several(folder):
+    "What is of several processes only"
+    out, rank = others(folder), di.join()[0]
+    draws = Draws()
+    l, out['noisy'] = fit(noisy(), loaders(37), more=[draws])
+    out['draws'], out['buffers'] = draws.got, [b.clone() for b in l.model.buffers()]
+    for k, more in (('', ()), (' cut', (Boom(),)), (' on', ())):
+        extra = [ck.Checkpoint(Path(folder)/f'noisy{not k}.pt', every=2), Draws(), *more]
+        got = []
+        raised(lambda: got.append(fit(noisy(False), loaders(37), more=extra)), ZeroDivisionError)
+        if got: out['noise'+k] = got[0][1]
+    stop, sums = ca.EarlyStopping('mine', patience=1), []
+    out['stopped'] = len(fit(mlp(), loaders(37), 6, more=[Local(), stop])[1]['epochs'])
+    for k, m in (('ours', ours), ('nn', mlp)):
+        for n in (1, 2):
+            s = Sums()
+            fit(m(), loaders(37), 1, more=[s]+[ca.GradAccum(n)]*(n > 1))
+            out[f'sums {k} {n}'] = s.n
+    out['errors'] = [
+        raised(lambda: fit(ours(), loaders(37), more=[ca.GradAccum(2), ck.Checkpoint(Path(folder)/'no.pt', every=3)])),
+        raised(lambda: fit(ours(nh=5+rank), loaders(37))),
+        raised(lambda: fit(ours(), loaders(37+8*rank))),
+        raised(lambda: fit(ours(), loaders(37), more=[di.Distributed()])),
+        raised(lambda: fit(mlp(), loaders(37), more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])),
+        raised(lambda: fit(mlp(), loaders(37), 5, more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])),
+        raised(lambda: fit(shard(mlp()), loaders(37), more=[ck.Checkpoint(Path(folder)/'no.pt')]))]
+    l = le.Learner(ours(), loaders(37), tr.CrossEntropy(), cbs=[*le.default_cbs(), di.Distributed()])
+    l.fit(2)
+    out['shows'] = [type(cb).__name__ for cb in l.cbs]
+    return out
+
 if __name__ == '__main__':
     torch.set_num_threads(1)
     what, folder = sys.argv[1:3]
-    rank, size = di.join(30)
-    res = globals()[what]()
+    rank, size = di.join(3 if what == 'hangs' else 30)
+    res = globals()[what](*([] if what in ('equal',) else [folder]))
     torch.save(res, Path(folder)/f'{what}-{size}-{rank}.pt')
