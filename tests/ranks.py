@@ -9,9 +9,12 @@ from torch.utils import data as tud
 from fits import data, loaders, mlp, ours, weights
 from notes import callbacks as ca, checkpoints as ck, distributed as di, learner as le, modules as mo, training as tr
 
+try: from torch.distributed.fsdp import fully_shard
+except ImportError: fully_shard = None  # before PyTorch 2.6
+
 class Seen(le.Callback):
     "Loss, and the items of all ranks, of every batch"
-    order = -105
+    order, state_dict = -105, None
     def __init__(self): self.batches, self.rows = [], []
     def after_predict(self):
         l = self.learn
@@ -72,10 +75,9 @@ def killed(folder):
     run('nn', folder, [Die(2, 1, 3)] )
 def resumed(folder): return {k: run(k, folder) for k in ('nn', 'ours')}
 
-def hangs(folder):
-    di.Distributed(timeout=3)
+def hangs():
     if di.join()[0]: time.sleep(100)
-    return fit(mlp(), loaders(37))[1]
+    fit(mlp(), loaders(37))
 
 # What one process can't show, or shows otherwise ---------------------------------------------------------------------------------
 
@@ -127,7 +129,6 @@ def shard(model):
     "Parameters in parts, one on each rank, where there are several"
     if dist.is_initialized():
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
         mesh = init_device_mesh('cpu', (dist.get_world_size(),))
         for m in model:
             if isinstance(m, nn.Linear): fully_shard(m, mesh=mesh)
@@ -137,6 +138,7 @@ def shard(model):
 def whole(l): return torch.cat([(p.full_tensor() if hasattr(p, 'full_tensor') else p).detach().flatten() for p in l.model.parameters()])
 
 def sharded():
+    if fully_shard is None: return {}
     out = {}
     for k, more in (('plain', []), ('clipped', [ca.GradClip(.5)]), ('accumulated', [ca.GradAccum(2)])):
         torch.manual_seed(1)
@@ -146,8 +148,8 @@ def sharded():
         out[k] = dict(weights=whole(l), losses=l.recorder.losses, epochs=l.recorder.epochs)
     return out
 
-def others(folder):
-    out = dict(sharded=sharded())
+def others(shards=True):
+    out = dict(sharded=sharded()) if shards else {}
     for k, m in (('ours', ours), ('nn', mlp)):
         l = fit(m(), loaders(33), 1)[0]
         before = weights(l.model)
@@ -166,17 +168,12 @@ def unused():
 
 def several(folder):
     "What is of several processes only"
-    out, rank = others(folder), di.join()[0]
+    out, rank = {}, di.join()[0]
     draws = Draws()
     l, out['noisy'] = fit(noisy(), loaders(37), more=[draws])
     out['draws'], out['buffers'] = draws.got, [b.clone() for b in l.model.buffers()]
-    for k, more in (('', ()), (' cut', (Boom(),)), (' on', ())):
-        extra = [ck.Checkpoint(Path(folder)/f'noisy{not k}.pt', every=2), Draws(), *more]
-        got = []
-        raised(lambda: got.append(fit(noisy(False), loaders(37), more=extra)), ZeroDivisionError)
-        if got: out['noise'+k] = got[0][1]
-    stop, sums = ca.EarlyStopping('mine', patience=1), []
-    out['stopped'] = len(fit(mlp(), loaders(37), 6, more=[Local(), stop])[1]['epochs'])
+    out.update(broken(folder))
+    out['stopped'] = stopped()
     for k, m in (('ours', ours), ('nn', mlp)):
         for n in (1, 2):
             s = Sums()
@@ -189,15 +186,40 @@ def several(folder):
         raised(lambda: fit(ours(), loaders(37), more=[di.Distributed()])),
         raised(lambda: fit(mlp(), loaders(37), more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])),
         raised(lambda: fit(mlp(), loaders(37), 5, more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])),
-        raised(lambda: fit(shard(mlp()), loaders(37), more=[ck.Checkpoint(Path(folder)/'no.pt')]))]
+        fully_shard and raised(lambda: fit(shard(mlp()), loaders(37), more=[ck.Checkpoint(Path(folder)/'no.pt')]))]
     l = le.Learner(ours(), loaders(37), tr.CrossEntropy(), cbs=[*le.default_cbs(), di.Distributed()])
     l.fit(2)
     out['shows'] = [type(cb).__name__ for cb in l.cbs]
     return out
 
+def broken(folder):
+    "A fit with random numbers, whole; and one that breaks off and goes on"
+    out = {}
+    for k, more in (('', ()), (' cut', (Boom(),)), (' on', ())):
+        extra = [ck.Checkpoint(Path(folder)/f'noisy{not k}.pt', every=2), Draws(), *more]
+        raised(lambda: out.update({'noise'+k: fit(noisy(False), loaders(37), more=extra)[1]}), ZeroDivisionError)
+    return out
+
+def stopped(): return len(fit(mlp(), loaders(37), 6, more=[Local(), ca.EarlyStopping('mine', patience=1)])[1]['epochs'])
+
+def quick(folder):
+    "Much of the above, in few steps"
+    rank, sums = di.join()[0], Sums()
+    l, out = fit(mlp(), own(33), 2)
+    out = dict(nn=out, preds=l.get_preds()[0], ours=fit(ours(), own(33), 2)[1], accumulated=fit(ours(), own(33), 2, more=[ca.GradAccum(2), *([sums] if dist.is_initialized() else [])])[1])
+    if not dist.is_initialized(): return out
+    l = fit(noisy(), own(37), 2, more=[draws := Draws()])[0]
+    fit(mlp(), loaders(37), 1, more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])
+    noise = broken(folder)
+    return {**out, 'sums': sums.n, 'draws': draws.got, 'buffers': [b.clone() for b in l.model.buffers()], 'stopped': stopped(), **{k: v['weights'] for k, v in noise.items()}}
+
 if __name__ == '__main__':
     torch.set_num_threads(1)
-    what, folder = sys.argv[1:3]
-    rank, size = di.join(3 if what == 'hangs' else 30)
-    res = globals()[what](*([] if what in ('equal',) else [folder]))
-    torch.save(res, Path(folder)/f'{what}-{size}-{rank}.pt')
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    rank, size = di.join(3 if what == 'hangs' else 60)
+    save = lambda res, name=what: torch.save(res, folder/f'{name}-{rank}.pt')
+    if what == 'four':
+        save(dict(equal=equal()))
+        killed(folder)
+    elif what == 'two': save(dict(equal=equal(), resumed=resumed(folder), others=others(), several=several(folder)))
+    else: hangs()
