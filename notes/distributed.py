@@ -36,8 +36,10 @@ def _why(err):
     said.sort(key=lambda rank_text: 'gloo' in rank_text[1] or 'NCCL' in rank_text[1])
     ends = [(r,int(c)) for r,c in codes if c!='-15'] # how torchrun ends the others
     killed = [f'rank {r} was killed by signal {-c}' for r,c in ends if c<0]
-    silent = [f'rank {r} ended with exit code {c}' for r,c in ends if r not in dict(said)]
-    return [*killed,*silent,*(f'rank {r}: {text}' for r,text in said),'torchrun failed'][0]
+    silent = [f'rank {r} ended with exit code {c}' for r,c in ends
+              if r not in dict(said)]
+    loud = [f'rank {r}: {text}' for r,text in said]
+    return [*killed,*silent,*loud,'torchrun failed'][0]
 
 # %% ../nbs/11a_distributed.ipynb #dd72519b
 def launch(
@@ -81,22 +83,25 @@ def from_rank_0(
     box = [o]
     if not _alone(): dist.broadcast_object_list(box, 0)
     return box[0]
+
+# %% ../nbs/11a_distributed.ipynb #f93cc4e9
 def from_all(
     o, # Any object that can be pickled
 )->list: # By rank
     "What every rank passed, on all ranks"
-    if _alone(): return [o]
-    got = [None]*dist.get_world_size()
-    dist.all_gather_object(got, o)
+    got = [o] if _alone() else [None]*dist.get_world_size()
+    if not _alone(): dist.all_gather_object(got, o)
     return got
 
-# %% ../nbs/11a_distributed.ipynb #3dadd3ab
+# %% ../nbs/11a_distributed.ipynb #ca266d8b
 def cuts(
     n:int, # Items
     size:int, # Parts
 )->list: # Of `size+1` numbers, from 0 to `n`
     "Where a batch is cut: parts that differ by one item at most, larger ones first"
-    return [-(-n*r//size) for r in range(size+1)]
+    return [r*(n//size)+min(r, n%size) for r in range(size+1)]
+
+# %% ../nbs/11a_distributed.ipynb #3dadd3ab
 def share(
     batch, # Anything with a length that can be sliced
     rank:int, # Which part
@@ -141,9 +146,9 @@ def _place(dl):
     "Where a loader keeps what gives lists of indices; None if nowhere"
     if isinstance(dl, DataLoader): return 'batches'
     if not isinstance(dl, tud.DataLoader): return None
-    stream,lists = isinstance(dl.dataset, tud.IterableDataset),(BatchSampler,tud.BatchSampler)
-    for k in () if stream else ('batch_sampler','sampler'):
-        if isinstance(getattr(dl, k), lists): return k
+    if isinstance(dl.dataset, tud.IterableDataset): return None
+    for k in ('batch_sampler','sampler'):
+        if isinstance(getattr(dl, k), (BatchSampler,tud.BatchSampler)): return k
 
 # %% ../nbs/11a_distributed.ipynb #1f916884
 def share_dl(
@@ -168,11 +173,13 @@ class Distributed(Callback):
         self.rank,self.size = join(timeout)
         self.ddp,self.shared,self.undo = ddp,{},[]
         if self.size==1: vars(self).update(dict.fromkeys(_WORK))
-    def after_create(self):
-        l = self.learn
-        _check_alone(l.cbs)
-        l.rank = self.rank
-        if self.size>1: l.add_cbs([_Later(self)])
+
+# %% ../nbs/11a_distributed.ipynb #ee9eb838
+@patch
+def after_create(self:Distributed):
+    l = _check_alone(self.learn)
+    l.rank = self.rank
+    if self.size>1: l.add_cbs([_Later(self)])
 
 # %% ../nbs/11a_distributed.ipynb #b243c9a2
 _WORK = ('wrap_dl','before_epoch','before_batch','after_predict','after_loss',
@@ -182,9 +189,9 @@ _IN_FIT = 'loss','summing','buckets'
 def __getstate__(self:Distributed): # a trial's copy begins a fit of its own
     kept = {k: v for k,v in vars(self).items() if k not in _IN_FIT}
     return kept | dict(shared={}, undo=[])
-def _check_alone(cbs):
-    if any(isinstance(cb, Distributed) for cb in cbs):
-        raise ValueError("there is a Distributed already")
+def _check_alone(l):
+    if not any(isinstance(cb, Distributed) for cb in l.cbs): return l
+    raise ValueError("there is a Distributed already")
 
 # %% ../nbs/11a_distributed.ipynb #f75bbb63
 @patch
@@ -195,6 +202,8 @@ def before_fit(self:Distributed):
     self._spread()
     self._own_stream(from_rank_0(torch.get_rng_state()))
     self._wrap()
+
+# %% ../nbs/11a_distributed.ipynb #23dc34c9
 @patch
 def cleanup_fit(self:Distributed):
     for f in self.undo: f()
@@ -204,9 +213,10 @@ def cleanup_fit(self:Distributed):
 @patch
 def _spread(self:Distributed):
     "Parameters and buffers of rank 0, unless each rank has a part of them"
-    m = self.learn.model
-    for t in (*(() if self.sharded else m.parameters()),*m.buffers()):
-        dist.broadcast(t.detach(), 0)
+    ps,bs = self.learn.model.parameters(),self.learn.model.buffers()
+    for t in (*(() if self.sharded else ps),*bs): dist.broadcast(t.detach(), 0)
+
+# %% ../nbs/11a_distributed.ipynb #ce26a80f
 @patch
 def after_train(self:Distributed):
     for b in self.learn.model.buffers(): dist.broadcast(b, 0)
@@ -219,6 +229,8 @@ def wrap_dl(self:Distributed, dl):
     if id(dl) not in self.shared:
         self.shared[id(dl)] = share_dl(dl, self.rank, self.size)
     return self.shared[id(dl)][0]
+
+# %% ../nbs/11a_distributed.ipynb #1393c2e3
 @patch
 def before_batch(self:Distributed):
     l = self.learn
@@ -260,6 +272,8 @@ def after_loss(self:Distributed):
     self.summing = dist.all_reduce(self.loss, async_op=True)
     if self.weigh: l.loss = l.loss*(part*self.size)
     if self.sharded: l.items = self.total # which the gradient will be the mean of
+
+# %% ../nbs/11a_distributed.ipynb #e8855c80
 @patch
 def after_batch(self:Distributed):
     l = self.learn
@@ -291,6 +305,8 @@ def _wrap_ddp(self:Distributed, m):
         finally: l.model = m
     l.predict = through
     self.undo.append(lambda: vars(l).pop('predict'))
+
+# %% ../nbs/11a_distributed.ipynb #206d03d8
 @patch
 def _start(self:Distributed, flat):
     "Weigh by items, and begin to sum over all ranks"
@@ -307,9 +323,14 @@ def after_backward(self:Distributed):
     if not self.accum: return self.buckets and self.buckets.finish()
     if self.accum.late: return # the last group: all is counted
     self.seen,self.of = self.seen+self.n,self.of+self.total
+
+# %% ../nbs/11a_distributed.ipynb #ba3c4cf0
 class _Later(Callback):
     order,state_dict = 5,None
     def __init__(self, owner): self.owner = owner
+    def before_fit(self): # a Checkpoint has read its file by now
+        l = self.learn
+        self.owner._agree(epoch=l.first_epoch, goes_on=l.resumed)
     def after_backward(self):
         o = self.owner
         if not o.accum: return
@@ -323,14 +344,19 @@ def all_sum(self:Distributed,
 ): # The sum, the same on all ranks to the last bit
     "Sum over all ranks"
     return sum(from_all(x))
+
+# %% ../nbs/11a_distributed.ipynb #88718d0e
 @patch
 def after_predict(self:Distributed):
-    l = self.learn
-    l.items = self.n # none of a batch that was lent
-    if any(isinstance(cb, _Collect) for cb in l.cbs): # get_preds
-        l.pred,l.yb,l.items = self._gather(l.pred),self._gather(l.yb),self.total
+    self.learn.items = self.n # none of a batch that was lent
+    getting = any(isinstance(cb, _Collect) for cb in self.learn.cbs)
+    if getting: self._bring_together() # in get_preds
 
 # %% ../nbs/11a_distributed.ipynb #7aa40c30
+@patch
+def _bring_together(self:Distributed):
+    l = self.learn
+    l.pred,l.yb,l.items = self._gather(l.pred),self._gather(l.yb),self.total
 @patch
 def _gather(self:Distributed, x):
     at = cuts(self.total, self.size)
@@ -339,14 +365,14 @@ def _gather(self:Distributed, x):
     parts = [torch.empty_like(mine) for _ in range(self.size)]
     dist.all_gather(parts, mine)
     return torch.cat([p[:b-a] for p,a,b in zip(parts, at, at[1:])])
+def _seed(g, seed):
+    if isinstance(g, torch.Generator): g.manual_seed(seed)
+    elif isinstance(g, random.Random): g.seed(seed)
+    else: g.bit_generator.state = type(g.bit_generator)(seed).state # NumPy's
 
 # %% ../nbs/11a_distributed.ipynb #e7ce8bf3
 @patch
 def after_epoch(self:_Later): self.learn.metrics = from_rank_0(self.learn.metrics)
-@patch
-def before_fit(self:_Later): # a Checkpoint has read its file by now
-    l = self.learn
-    self.owner._agree(epoch=l.first_epoch, goes_on=l.resumed)
 
 # %% ../nbs/11a_distributed.ipynb #a2e20f52
 @patch
@@ -356,16 +382,14 @@ def _own_stream(self:Distributed, state):
     h = hashlib.sha256(state.numpy().tobytes()+str(self.rank).encode()).digest()
     set_seed(seed := int.from_bytes(h[:4], 'big'))
     for g in _generators(self.learn.dls): _seed(g, seed)
-def _seed(g, seed):
-    if isinstance(g, torch.Generator): g.manual_seed(seed)
-    elif isinstance(g, random.Random): g.seed(seed)
-    else: g.bit_generator.state = type(g.bit_generator)(seed).state # NumPy's
 
 # %% ../nbs/11a_distributed.ipynb #9227ae5e
 @patch
 def state_dict(self:Distributed):
     "What a checkpoint keeps: the random numbers of every rank"
     return dict(rng=from_all(get_rng(self.learn.dls)))
+
+# %% ../nbs/11a_distributed.ipynb #6d524be4
 @patch
 def load_state_dict(self:Distributed,
     state:dict, # As `state_dict` gives it

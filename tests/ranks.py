@@ -185,8 +185,8 @@ def several(folder):
         raised(lambda: fit(ours(), loaders(37+8*rank))),
         raised(lambda: fit(ours(), loaders(37), more=[di.Distributed()])),
         raised(lambda: fit(mlp(), loaders(37), more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])),
-        raised(lambda: fit(mlp(), loaders(37), 5, more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])),
-        fully_shard and raised(lambda: fit(shard(mlp()), loaders(37), more=[ck.Checkpoint(Path(folder)/'no.pt')]))]
+        raised(lambda: fit(mlp(), loaders(37), 5, more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')]))]
+    if fully_shard: out['errors'].append(raised(lambda: fit(shard(mlp()), loaders(37), more=[ck.Checkpoint(Path(folder)/'no.pt')])))
     l = le.Learner(ours(), loaders(37), tr.CrossEntropy(), cbs=[*le.default_cbs(), di.Distributed()])
     l.fit(2)
     out['shows'] = [type(cb).__name__ for cb in l.cbs]
