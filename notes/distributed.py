@@ -50,7 +50,8 @@ def launch(
 )->str: # What they printed
     "`torchrun --nproc-per-node n script`; `RuntimeError` says who failed, and why"
     run = [sys.executable,'-m','torch.distributed.run','--standalone',
-           f'--nproc-per-node={n}', *map(str, (script,*args))]
+           '--local-addr=127.0.0.1', f'--nproc-per-node={n}', str(script),
+           *map(str, args)]
     pipe = subprocess.PIPE
     p = subprocess.Popen(run, env=_env(), stdout=pipe, stderr=pipe, text=True)
     try: out,err = p.communicate(timeout=timeout)
@@ -214,12 +215,16 @@ def cleanup_fit(self:Distributed):
 def _spread(self:Distributed):
     "Parameters and buffers of rank 0, unless each rank has a part of them"
     ps,bs = self.learn.model.parameters(),self.learn.model.buffers()
-    for t in (*(() if self.sharded else ps),*bs): dist.broadcast(t.detach(), 0)
+    for t in (*(() if self.sharded else ps),*bs): _take(t.detach())
 
 # %% ../nbs/11a_distributed.ipynb #ce26a80f
 @patch
 def after_train(self:Distributed):
-    for b in self.learn.model.buffers(): dist.broadcast(b, 0)
+    for b in self.learn.model.buffers(): _take(b)
+def _take(t): # in order: what is sent is memory as it lies
+    flat = t.contiguous()
+    dist.broadcast(flat, 0)
+    t.copy_(flat)
 
 # %% ../nbs/11a_distributed.ipynb #c1e983c2
 @patch

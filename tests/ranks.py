@@ -40,7 +40,7 @@ def torch_loaders(n, bs=8, **kw):
 class Stream(tud.IterableDataset):
     def __iter__(self): return iter(zip(*data(37)[:]))
 
-def own(n): return tuple(tr.DataLoader(data(k), 8, shuffle=k == n) for k in (n, 11))
+def own(n, m=11): return tuple(tr.DataLoader(data(k), 8, shuffle=k == n) for k in (n, m))
 def lists(n, bs=8): return tuple([(x, y) for x, y in tr.DataLoader(data(k), bs)] for k in (n, 11))
 def sgd(ps, lr): return torch.optim.SGD(ps, lr, momentum=.9)
 
@@ -205,8 +205,8 @@ def stopped(): return len(fit(mlp(), loaders(37), 6, more=[Local(), ca.EarlyStop
 def quick(folder):
     "Much of the above, in few steps"
     rank, sums = di.join()[0], Sums()
-    l, out = fit(mlp(), own(33), 2)
-    out = dict(nn=out, preds=l.get_preds()[0], ours=fit(ours(), own(33), 2)[1], accumulated=fit(ours(), own(33), 2, more=[ca.GradAccum(2), *([sums] if dist.is_initialized() else [])])[1])
+    l, out = fit(mlp(), own(35, 9), 2)
+    out = dict(nn=out, preds=l.get_preds()[0], ours=fit(ours(), own(35, 9), 2)[1], accumulated=fit(ours(), own(33, 9), 2, more=[ca.GradAccum(2), *([sums] if dist.is_initialized() else [])])[1])
     if not dist.is_initialized(): return out
     l = fit(noisy(), own(37), 2, more=[draws := Draws()])[0]
     fit(mlp(), loaders(37), 1, more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])

@@ -162,7 +162,7 @@ def test_in_short_by_forks(tmp_path):
             assert r[k]['batches'] == one[k]['batches'] and r[k]['items'] == one[k]['items'] and r['sums'] == 6
         assert r['stopped'] == 2 and torch.equal(r['noise'], r['noise on']) and all(map(torch.equal, r['buffers'], two[0]['buffers']))
         near(r['preds'], one['preds'])
-    assert two[0]['draws'] != two[1]['draws'] and [p.parent.name for p in tmp_path.glob('?/own.pt')] == ['0']
+    assert all(x != y for p, q in zip(two[0]['draws'], two[1]['draws']) for x, y in zip(p, q)) and [p.parent.name for p in tmp_path.glob('?/own.pt')] == ['0']
 
 # The README, and what needs no other process ------------------------------------------------------------------------------------------
 
@@ -184,6 +184,24 @@ def test_one_process_without_a_launcher_is_left_alone():
     assert torch.equal(weights(a.model), weights(b.model)) and a.recorder.epochs == b.recorder.epochs and [type(cb) for cb in b.cbs] == [le.Metrics, le.Recorder, di.Distributed]
     for x, y in zip(a.get_preds(), b.get_preds()): assert torch.equal(x, y)
     assert a.lr_find(n=40).losses == b.lr_find(n=40).losses
+
+def test_a_callback_for_rank_0_alone():
+    "`on_all = False`, as `Progress` has it"
+    class Shows(le.Callback):
+        on_all, n = False, 0
+        def before_fit(self): self.n += 1
+        def after_batch(self): self.n += 1
+    for rank, n in ((0, 1+5+2), (1, 0)):
+        l = le.Learner(mlp(), loaders(), torch.nn.functional.cross_entropy, cbs=[cb := Shows()])
+        l.rank = rank
+        l.fit(1)
+        assert cb.n == n and l.cbs == [cb] and not le.Progress.on_all and le.Recorder.on_all
+
+def test_who_is_not_done_in_time_is_ended(tmp_path):
+    (tmp_path/'sleeps.py').write_text('import time; time.sleep(100)')
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match='not done after 5 s'): di.launch(tmp_path/'sleeps.py', 2, timeout=5)
+    assert time.monotonic()-start < 90
 
 @pytest.mark.parametrize('size', [1, 2, 3, 4, 8])
 @pytest.mark.parametrize('n', [1, 2, 3, 5, 8, 64])

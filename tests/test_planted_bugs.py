@@ -10,6 +10,7 @@ FC, MM, EX, DA, TR, CV, LE, CA, CK, OP = ((m, f'test_{m}.py') for m in ('fully_c
 NO = 'normalization', 'test_normalization.py'
 MO, KE, AC, RS = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py'), ('resnet', 'test_resnet.py')
 AU = 'augmentation', 'test_augmentation.py'
+DI, DC = ('distributed', 'test_distributed.py'), ('checkpoints', 'test_distributed.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -215,6 +216,24 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'read_picture: light ink is paper': (AU, 'wherever', 'ink = away if most==away.max() else -away', 'ink = -away'),
     'read_picture: grain is ink': (AU, 'wherever', '(ink-most/4).clamp_min(0)', 'ink.clamp_min(0)'),
     'read_picture: a turned camera': (AU, 'turned_cameras', 'ImageOps.exif_transpose(im).convert', 'im.convert'),
+    'shares: what is left over is lost': (DI, 'shares_are', 'min(r, n%size) for r', '0 for r'),
+    'shares: who has none gets none': (DI, 'indices_is_cut', '(batch[a:b] if a<b else batch)', 'batch[a:b]'),
+    'shares: old workers keep their order': (DI, 'workers', "{k: shared, '_iterator': None}", '{k: shared}'),
+    'distributed: every rank shuffles for itself': (DI, 'by_forks', 'from_rank_0([*self.batches] if self.rank==0 else None)', '[*self.batches]'),
+    'distributed: a mean over ranks': (DI, 'by_forks', 'l.loss = l.loss*(part*self.size)', 'pass'),
+    'distributed: buckets are not weighed': (DI, 'by_forks', 'flat.mul_(n/total)', 'flat.div_(self.size)'),
+    'distributed: the loss is that of the own share': (DI, 'by_forks', 'l.loss,l.items = self.loss,self.total', 'l.items = self.total'),
+    'distributed: a lent batch counts': (DI, 'by_forks', 'self.learn.items = self.n #', 'self.learn.items = len(self.learn.xb) #'),
+    'distributed: a sum for every batch of a group': (DI, 'by_forks', 'if not self.accum: self.undo +=', 'if True: self.undo +='),
+    'distributed: all drop the same': (DI, 'by_forks', '    if self.rank==0: return\n', '    return\n'),
+    'distributed: resumed with the random numbers of rank 0': (DI, 'by_forks', "set_rng(state['rng'][self.rank]", "set_rng(state['rng'][0]"),
+    'distributed: statistics of their own': (DI, 'by_forks', 'for b in self.learn.model.buffers(): _take(b)', 'pass'),
+    'distributed: predictions of the own share': (DI, 'by_forks', 'if getting: self._bring_together()', 'pass'),
+    'distributed: each decides by metrics of its own': (DI, 'by_forks', 'self.learn.metrics = from_rank_0(self.learn.metrics)', 'pass'),
+    'distributed: the victim is blamed': (DI, 'what_failed', "said.sort(key=", "said.sort(reverse=True, key="),
+    'checkpoint: every rank writes it': (DC, 'by_forks', 'if l.rank==0: save_checkpoint', 'if True: save_checkpoint'),
+    'checkpoint: random numbers last': (DC, 'by_forks', "    if _rng_is_right(s): set_rng(s['rng'], l.dls)\n    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)", "    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)\n    if _rng_is_right(s): set_rng(s['rng'], l.dls)"),
+    'Learner: all ranks show': (('learner', 'test_distributed.py'), 'rank_0_alone', 'if cb.on_all or self.rank==0', 'if True'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
