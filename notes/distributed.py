@@ -46,7 +46,7 @@ def launch(
     script, # File of Python code
     n:int, # Processes
     *args, # Passed on to the script
-    timeout:float=120, # Seconds; then all are ended
+    timeout:float=300, # Seconds; then all are ended
 )->str: # What they printed
     "`torchrun --nproc-per-node n script`; `RuntimeError` says who failed, and why"
     run = [sys.executable,'-m','torch.distributed.run','--standalone',
@@ -190,6 +190,10 @@ _IN_FIT = 'loss','summing','buckets'
 def __getstate__(self:Distributed): # a trial's copy begins a fit of its own
     kept = {k: v for k,v in vars(self).items() if k not in _IN_FIT}
     return kept | dict(shared={}, undo=[])
+def _take(t): # in order: what is sent is memory as it lies
+    flat = t.contiguous()
+    dist.broadcast(flat, 0)
+    t.copy_(flat)
 def _check_alone(l):
     if not any(isinstance(cb, Distributed) for cb in l.cbs): return l
     raise ValueError("there is a Distributed already")
@@ -221,10 +225,6 @@ def _spread(self:Distributed):
 @patch
 def after_train(self:Distributed):
     for b in self.learn.model.buffers(): _take(b)
-def _take(t): # in order: what is sent is memory as it lies
-    flat = t.contiguous()
-    dist.broadcast(flat, 0)
-    t.copy_(flat)
 
 # %% ../nbs/11a_distributed.ipynb #c1e983c2
 @patch

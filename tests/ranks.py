@@ -216,7 +216,7 @@ def quick(folder):
 if __name__ == '__main__':
     torch.set_num_threads(1)
     what, folder = sys.argv[1], Path(sys.argv[2])
-    rank, size = di.join(3 if what == 'hangs' else 60)
+    rank, size = di.join(6 if what == 'hangs' else 60)
     save = lambda res, name=what: torch.save(res, folder/f'{name}-{rank}.pt')
     if what == 'four':
         save(dict(equal=equal()))
