@@ -7,7 +7,7 @@ __all__ = ['launch', 'join', 'from_rank_0', 'from_all', 'cuts', 'share', 'Shared
            'Distributed']
 
 # %% ../nbs/11a_distributed.ipynb #c3398d1b
-import copy,hashlib,operator,os,random,re,subprocess,sys
+import atexit,copy,hashlib,operator,os,random,re,subprocess,sys
 import torch, torch.distributed as dist
 from datetime import timedelta
 from fastcore.basics import patch
@@ -28,6 +28,8 @@ def _env():
     env = dict(OMP_NUM_THREADS='1', PYTHONUNBUFFERED='1')
     if os.name=='nt': env['USE_LIBUV'] = '0'
     return os.environ | env
+def _leave(): # or its threads outlive Python, and that aborts the process
+    if dist.is_initialized(): dist.destroy_process_group()
 def _why(err):
     "Which process was the first to fail, and why; others fail because it is gone"
     codes = re.findall(r'^\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)', err, re.M)
@@ -35,9 +37,9 @@ def _why(err):
     said = re.findall(error, err, re.M)
     said.sort(key=lambda rank_text: 'gloo' in rank_text[1] or 'NCCL' in rank_text[1])
     ends = [(r,int(c)) for r,c in codes if c!='-15'] # how torchrun ends the others
-    killed = [f'rank {r} was killed by signal {-c}' for r,c in ends if c<0]
-    silent = [f'rank {r} ended with exit code {c}' for r,c in ends
-              if r not in dict(said)]
+    silent = [(r,c) for r,c in ends if r not in dict(said)]
+    killed = [f'rank {r} was killed by signal {-c}' for r,c in silent if c<0]
+    silent = [f'rank {r} ended with exit code {c}' for r,c in silent]
     loud = [f'rank {r}: {text}' for r,text in said]
     return [*killed,*silent,*loud,'torchrun failed'][0]
 
@@ -73,6 +75,7 @@ def join(
         gpu = int(os.environ.get('LOCAL_RANK', 0))
         if gpu<torch.cuda.device_count(): torch.cuda.set_device(gpu)
         dist.init_process_group(timeout=timedelta(seconds=timeout))
+        atexit.register(_leave)
     return dist.get_rank(),dist.get_world_size()
 
 # %% ../nbs/11a_distributed.ipynb #149e2c65
