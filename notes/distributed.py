@@ -69,9 +69,8 @@ def join(
     timeout:float=600, # Seconds that one process waits for the others, at most
 )->tuple[int,int]: # Rank of this process, and how many there are; (0,1) for one alone
     "Meet the others that a launcher has started"
-    if not dist.is_available(): return 0,1
-    if not dist.is_initialized():
-        if 'RANK' not in os.environ: return 0,1
+    if _alone():
+        if 'RANK' not in os.environ or not dist.is_available(): return 0,1
         gpu = int(os.environ.get('LOCAL_RANK', 0))
         if gpu<torch.cuda.device_count(): torch.cuda.set_device(gpu)
         dist.init_process_group(timeout=timedelta(seconds=timeout))
