@@ -2,7 +2,7 @@
 import argparse, importlib, shutil, sys
 from pathlib import Path
 from . import NAMES
-from .harness import RATIOS, RESULTS, ROOT, about, docs, figure_tables, measure, ratio_row, save
+from .harness import RATIOS, RESULTS, ROOT, Missing, about, docs, figure_tables, measure, ratio_row, save
 
 def show(con, d):
     from rich.table import Table
@@ -44,7 +44,10 @@ def main():
         if kept and not args.resume:
             kept.unlink(missing_ok=True)
             shutil.rmtree(kept.with_suffix(''), ignore_errors=True)
-        d = measure(importlib.import_module(f'bench.{n}'), args.quick, args.threads, folder=folder, kept=kept)
+        try: d = measure(importlib.import_module(f'bench.{n}'), args.quick, args.threads, folder=folder, kept=kept)
+        except Missing as e:  # all of it
+            con.print(f'{n}: not measured, {e}\n')
+            continue
         path = save(d, out)
         if kept: kept.unlink(missing_ok=True)
         show(con, d)

@@ -225,6 +225,11 @@ def figure_tables(d):
     spread = lambda f: [fmt(f['median'], f['unit']), fmt_range(f['q1'], f['q3'], f['unit'])] if f else ['', '']
     columns = {'s': (['time', 'quartiles'], lambda fs: spread(fs.get('s'))),
                'flop': (['GFLOP/s'], lambda fs: [fmt(rate(fs), '')]),
+               'images': (['images a second'], lambda fs: [f"{fs['s']['images']/fs['s']['median']:,.0f}"]),
+               'float64': (['error in float64'], lambda fs: error(fs, 'float64')),
+               'float32': (['in float32'], lambda fs: error(fs, 'float32')),
+               'bfloat16': (['in bfloat16'], lambda fs: error(fs, 'bfloat16')),
+               'waits': (['waits', 'quartiles'], lambda fs: [f"{fs['waits'][k]:g}" if k == 'median' else f"{fs['waits']['q1']:g} to {fs['waits']['q3']:g}" for k in ('median', 'q1')]),
                'B': (['memory', 'quartiles'], lambda fs: spread(fs.get('B'))),
                '%': (['accuracy'], lambda fs: [fmt(fs['%']['median'], '%') if 'mean' not in fs['%'] else fmt_mean(fs['%'])+'%'] if '%' in fs else ['']),
                'pp': (['points more'], lambda fs: [fmt_mean(fs['pp']) if 'pp' in fs else '']),
@@ -237,6 +242,10 @@ def figure_tables(d):
         known = {k for fs in rows.values() for k in (*fs, *fs.get('s', ()), *fs.get('%', ()), 'repeats')}
         heads, cells = zip(*(columns[k] for k in columns if k in known))
         yield group, ['', *sum(heads, [])], [[name, *(c for f in cells for c in f(fs))] for name, fs in rows.items()]
+
+def error(fs, unit):
+    "A relative error, to one digit"
+    return [f"{fs[unit]['median']:.0e}" if fs[unit]['median'] else '0'] if unit in fs else ['']
 
 def rate(fs):
     "Billions of floating-point operations a second"

@@ -141,8 +141,8 @@ def flip(
 def _places(x, turn, size, shear, down, right):
     "Rows and columns of `x` from which the pixels of the result come, (n,h,w) each"
     h,w = x.shape[-2:]
-    i = torch.arange(h).to(turn)[:,None]-(h-1)/2-down
-    j = torch.arange(w).to(turn)-(w-1)/2-right
+    i = torch.arange(h, device=x.device).to(turn)[:,None]-(h-1)/2-down
+    j = torch.arange(w, device=x.device).to(turn)-(w-1)/2-right
     cos,sin = turn.cos()/size,turn.sin()/size
     i,j = cos*i-sin*j,cos*j+sin*i
     return i+(h-1)/2,j-shear*i+(w-1)/2
@@ -294,7 +294,7 @@ def smooth_cross_entropy_grad(
     "Softmax less target, times `g/n`; `ValueError` as `cross_entropy_grad`"
     _check_smoothing(label_smoothing)
     sharp = cross_entropy_grad(g, x, targ)
-    even = (softmax(x)-1/x.shape[1])*(g.to(x)/len(x))
+    even = (softmax(x)-1/x.shape[1])*(g.to(x.dtype)/len(x))
     return (1-label_smoothing)*sharp + label_smoothing*even
 
 # %% ../nbs/09a_augmentation.ipynb #f3dc20a6

@@ -187,7 +187,8 @@ def set_rng(
     np.random.set_state(('MT19937',keys.numpy().astype(np.uint32),*rest))
     torch.set_rng_state(state['torch'])
     cuda,mps = _gpus()
-    if state['cuda'] and cuda: torch.cuda.set_rng_state_all(state['cuda'])
+    for i,s in enumerate(state['cuda'][:torch.cuda.device_count() if cuda else 0]):
+        torch.cuda.set_rng_state(s, i)
     if state['mps'] is not None and mps: torch.mps.set_rng_state(state['mps'])
     for g,s in zip(gs, saved): _set(g, s)
 

@@ -179,7 +179,8 @@ def test_near(
 )->None:
     "`AssertionError` unless shapes agree, and values to `atol + rtol*|b|`; says where"
     a,b = _tensor(a),_tensor(b)
-    torch.testing.assert_close(a, b, rtol=rtol, atol=atol, check_dtype=False)
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol, check_dtype=False,
+                               check_device=False)
 
 # %% ../nbs/00_exports.ipynb #02208c0e
 def test_near_zero(

@@ -128,7 +128,7 @@ def cross_entropy_grad(
     _check_targ(x, targ)
     _check_g(g, ())
     one_hot = targ.unsqueeze(1)==torch.arange(x.shape[1], device=targ.device)
-    return (softmax(x) - one_hot.to(x))*(g.to(x)/len(x))
+    return (softmax(x) - one_hot.to(x))*(g.to(x.dtype)/len(x))
 class CrossEntropy(Module):
     "Cross-entropy as a layer: call it with logits (n, c) and classes (n,)"
     def forward(self, x, targ): return cross_entropy(x, targ)

@@ -14,3 +14,6 @@ settings.register_profile('ci', derandomize=True, deadline=None, print_blob=True
 settings.register_profile('search', deadline=None, max_examples=1000, print_blob=True, suppress_health_check=quiet)
 settings.register_profile('planted', derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=quiet)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
+
+# `NOTES_DEVICE=cuda pytest tests/test_modules.py`: what a test makes lies on that device, unless it says another. Not all tests are made for that: some want NumPy's arrays, or the CPU's numbers.
+if os.environ.get('NOTES_DEVICE'): import where  # noqa: F401

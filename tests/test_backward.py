@@ -8,7 +8,7 @@ from collections import namedtuple
 import pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 import notes
-from notes import exports as ex, fully_connected as fc, modules as mo
+from notes import exports as ex, fully_connected as fc, modules as mo, overfitting as ov
 from draws import laid_out, layouts
 
 # `f`: the forward pass as a function of the one tensor `x`, giving a number. `ours`: gradient of `f` at `x` by the backward under test.
@@ -136,6 +136,25 @@ def linear_case(d):
     n, i, o = d.size('n'), d.size('in'), d.size('out')
     torch.manual_seed(d.data.draw(st.integers(0, 99), label='init'))
     return layer_checks(double(mo.Linear(i, o, bias=d.data.draw(st.booleans(), label='bias'))), d.randn(n, i), d.randn(n, o))
+
+@case('overfitting.dropout_grad')
+def dropout_case(d):
+    shape = [d.size('dim') for _ in range(d.data.draw(st.integers(1, 3), label='rank'))]
+    x, g, p = d.randn(*shape), d.randn(*shape), d.data.draw(st.sampled_from([0., .3, .5, .9, 1.]), label='p')
+    seed = d.data.draw(st.integers(0, 99), label='mask')
+    drop = lambda x: ov.dropout(x, p, torch.Generator().manual_seed(seed))
+    return [Check('x', lambda x: (drop(x)[0]*g).sum(), x, ov.dropout_grad(g, drop(x)[1]))]
+
+@case('overfitting.Dropout')
+def dropout_layer_case(d):
+    n, i, h = d.size('n'), d.size('in'), d.size('hidden')
+    seed = d.data.draw(st.integers(0, 99), label='init and masks')
+    class Seeded(ov.Dropout):  # the same mask at each call
+        def forward(self, x):
+            torch.manual_seed(seed)
+            return super().forward(x)
+    torch.manual_seed(seed)
+    return layer_checks(double(mo.Sequential(mo.Linear(i, h), Seeded(d.data.draw(st.sampled_from([0, .3, .8, 1]), label='p')), mo.Linear(h, 3))), d.randn(n, i), d.randn(n, 3))
 
 @case('modules.Sequential')
 def sequential_case(d):

@@ -20,8 +20,8 @@ def complete(d):
     assert len({(f['group'], f['name'], f['unit']) for f in d['figures']}) == len(d['figures'])
     for f in d['figures']+d['ratios']:
         least = 1 if d['quick'] or f.get('group', '').endswith('one seed') else 2 if f.get('group', '').endswith('tuning') else 3
-        assert f['repeats'] >= least and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss', 'pp')
-        assert (-math.inf if f['unit'] == 'pp' else 0) < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
+        assert f['repeats'] >= least and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss', 'pp', '', 'waits', 'float64', 'float32', 'bfloat16')
+        assert (-math.inf if f['unit'] == 'pp' else -1 if f['unit'] in ('', 'waits', 'float64', 'float32', 'bfloat16') else 0) < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
         if 'seeds' in f: assert len(f['values']) == len({*f['seeds']}) == f['repeats']
         if 'mean' in f:
             assert min(f['values']) <= f['mean'] <= max(f['values'])
@@ -418,3 +418,64 @@ def test_a_training_of_the_residual_network_goes_on(tmp_path, monkeypatch):
         assert {k: v for k, v in again.items() if k != 'seconds'} == {k: v for k, v in whole.items() if k != 'seconds'} and again['parameters'] < 100_000
         for k, net in nets.items(): assert all(map(torch.equal, net.state_dict().values(), other[k].state_dict().values()))
     assert not nets[''].state_dict()['5.weight'].equal(nets[', averaged'].state_dict()['5.weight'])
+
+# ---- On a GPU
+
+def test_the_checks_for_a_gpu_without_one(tmp_path):
+    "The same on the CPU, through the command: none fails, and each check is among the figures"
+    from bench import _checks
+    from matplotlib.figure import Figure
+    from bench import gpu
+    r = bench('gpu', '--quick', '--out', str(tmp_path), env={**os.environ, 'COLUMNS': '200', 'NOTES_DEVICE': 'cpu'})
+    assert r.returncode == 0, r.stderr
+    d = json.loads((tmp_path/'gpu.json').read_text(encoding='utf-8'))
+    complete(d)
+    assert not d['missing']
+    checks = {f"{f['group'].removeprefix('checks: ')}: {f['name']}": f for f in d['figures'] if f['group'].startswith('checks')}
+    assert checks.keys() == _checks.CHECKS.keys() and len(checks) > 70
+    found = {r['what']: r['median'] for r in d['ratios']}
+    assert found['checks that fail'] == 0 and found['checks that were made'] == sum(len(dtypes) for _, dtypes, _ in _checks.CHECKS.values())
+    assert {f['name'] for f in d['figures'] if f['group'] == "04's network, float32"} == {gpu.BARE, gpu.OURS, gpu.LAYERS, gpu.BARE+gpu.THERE, gpu.OURS+gpu.THERE}
+    assert 'images a second' in r.stdout and 'error in float64' in r.stdout
+    gpu.draw(harness.groups(d), fig := Figure())
+    assert fig.axes[0].patches
+
+def test_a_check_that_fails_is_named_and_the_rest_goes_on(monkeypatch, capsys):
+    import torch
+    from bench import _checks, gpu
+    def broken(on): raise ZeroDivisionError('two\nlines')
+    wrong = lambda on: [on.randn(3)*(1 if on.exact else 1.001)]
+    few = {'a: raises': broken, 'a: wrong': wrong, 'a: right': lambda on: [on.randn(3)], 'a: nan': lambda on: [on.randn(3)*(1 if on.exact else math.nan)]}
+    monkeypatch.setattr(_checks, 'CHECKS', {k: (f, (torch.float32,), _checks.ERRORS) for k, f in few.items()})
+    gpu.checks('cpu', (0, 1))
+    found = [json.loads(l)[1:] for l in capsys.readouterr().out.splitlines() if l.startswith('["check"')]
+    whys = {name: why for name, *_, why in found}
+    assert whys['a: raises'] == 'ZeroDivisionError: two lines' and whys['a: wrong'].startswith('relative error 0.001') and not whys['a: right'] and 'not finite' in whys['a: nan']
+    b = harness.Run('x')
+    gpu.keep_checks(b, found)
+    assert b.missing == {f'check “{k}”, float32': why for k, why in whys.items() if why} and [f['name'] for f in b.figures] == ['right'] and b.figures[0]['repeats'] == 2
+    assert {r['what']: (r['median'], r['met']) for r in b.ratios} == {'checks that fail': (3, False), 'checks that were made': (4, None)}
+
+def test_a_process_that_dies_takes_one_check_with_it(monkeypatch):
+    from bench import gpu
+    assert [*gpu.rows('say', 'x', 1, seconds=60)] == [['x', 1], ['ends', 0, 'it gave no reason']]
+    *_, end = gpu.rows('os._exit', 7, seconds=60)
+    assert end[:2] == ['ends', 7]
+    *_, end = gpu.rows('time.sleep', 100, seconds=1)
+    assert end[0] == 'ends' and end[1] and 'longer than 1 seconds' in end[2]
+    said = iter([[['begins', 'a: x', 'float32'], ['check', 'a: x', 'float32', [0.], ''], ['begins', 'a: y', 'float32'], ['ends', -6, 'device-side assert']],
+                 [['begins', 'a: z', 'float32'], ['check', 'a: z', 'float32', [0.], ''], ['ends', 0, '']]])
+    skipped = []
+    def rows(what, device, seeds, skip, seconds):
+        skipped.append([*skip])
+        yield from next(said)
+    monkeypatch.setattr(gpu, 'rows', rows)
+    found = gpu.checked(harness.Run('x'), 'cuda', (0,))
+    assert [(r[0], r[3]) for r in found] == [('a: x', ''), ('a: y', 'the process ended: device-side assert'), ('a: z', '')] and skipped[1] == [['a: x', 'float32'], ['a: y', 'float32']]
+
+def test_without_a_gpu_nothing_is_kept(tmp_path, monkeypatch):
+    from bench import gpu
+    monkeypatch.setattr(gpu, 'gpu', lambda: 'cpu')
+    with pytest.raises(harness.Missing, match='no GPU'): gpu.run(harness.Run('gpu'))
+    r = bench('gpu', '--out', str(tmp_path), env={**os.environ, 'NOTES_DEVICE': 'cpu'})
+    assert r.returncode == 0 and 'gpu: not measured' in r.stdout and not [*tmp_path.iterdir()]

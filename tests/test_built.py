@@ -15,7 +15,7 @@ from notes.optimizers import AdamW, Schedule, one_cycle
 from notes.resnet import resnet
 from notes.training import CrossEntropy, Dataset, backprop, get_dls, softmax
 
-PIECES = [p for part in (built.READING, built.TRAINING) for _, _, names in part for p in built.pieces(names, MODULES)]
+PIECES = [p for part in built.PARTS.values() for _, _, names in part for p in built.pieces(names, MODULES)]
 KEYS = [p.key for p in PIECES]
 
 def function(key):
@@ -34,6 +34,8 @@ def bare(f):
 
 def test_each_stands_once(): assert len({*KEYS}) == len(KEYS) and built.FIRST <= {*KEYS}
 
+def refuses(line): return re.match(r'["\']|(\w+\.)?_check\w*\(', line) or re.fullmatch(r'if [^\n]+\n    raise [^\n]+', line)
+
 @pytest.mark.parametrize('piece', PIECES, ids=KEYS)
 def test_its_code_is_the_packages(piece):
     here, there = bare(re.sub(r'^@.+\n', '', piece.code)), bare(function(piece.key))
@@ -44,9 +46,9 @@ def test_its_code_is_the_packages(piece):
     for n in map(ast.unparse, here.body):  # all of it, in this order; what is missing only says or refuses something
         while left[0] != n:
             gone = left.pop(0)
-            assert re.match(r'["\']|(\w+\.)?_check\w*\(', gone) or re.fullmatch(r'if [^\n]+\n    raise [^\n]+', gone), gone
+            assert refuses(gone), gone
         left.pop(0)
-    assert not left and max(map(len, piece.code.split('\n'))) <= 100
+    assert all(map(refuses, left)) and max(map(len, piece.code.split('\n'))) <= 100
 
 def test_the_page_shows_all_of_it(site):
     assert read('index').links.count('built.html') == 2  # beside the paper, and in the list of pages
@@ -61,7 +63,7 @@ def test_its_links_lead_to_it(site, piece):
     assert re.search(rf'def {own}\(', src(cell)) and f'cell-{piece.cell}' in read(piece.notebook).ids
     links = read('built').links
     assert f'{piece.notebook}.html#cell-{piece.cell}' in links
-    if own.startswith('_') and piece.key.count('.') == 1:
+    if own.startswith('_') and (piece.key.count('.') == 1 or piece.api is None):  # a helper; and one of a class of another module
         assert piece.api is None
         return
     page, anchor = urlsplit(piece.api).path, urlsplit(piece.api).fragment
@@ -77,12 +79,17 @@ PLACES = defaultdict(list)
 for m in MODULES.values():
     for name, node in built.definitions(m.path).items(): PLACES[m.name].append((built.start(node), node.end_lineno, name))
 
+def checks(frame):
+    "Is this within a function that only refuses what doesn't fit?"
+    while frame and not frame.f_code.co_name.startswith('_check'): frame = frame.f_back
+    return frame is not None
+
 def passed(f):
     "The package's functions that run in `f`, as `module.name`; what stands inside one counts as it"
     found = set()
     def look(frame, event, arg):
         path = frame.f_code.co_filename.replace('\\', '/')
-        if event != 'call' or not (m := re.search(r'/notes/(\w+)\.py$', path)): return
+        if event != 'call' or not (m := re.search(r'/notes/(\w+)\.py$', path)) or checks(frame): return
         line = frame.f_code.co_firstlineno
         found.update(f'{m[1]}.{name}' for a, b, name in PLACES[m[1]] if a <= line <= b)
     sys.setprofile(look)
@@ -114,4 +121,33 @@ def test_all_that_trains_is_passed_by_a_fit():
     ds = Dataset(torch.rand(8, 1, 28, 28), torch.arange(8))
     cbs = [Schedule(one_cycle), Augment(partial(affine, degrees=10))]
     learn = Learner(resnet((2, 3, 3), strides=(2, 1)), get_dls(ds, ds, 4, seed=0), CrossEntropy(), AdamW, .01, cbs)
-    assert {p for p in KEYS if p not in built.FIRST}-passed(lambda: learn.fit(1)) <= {p.key for _, _, names in built.READING[:2] for p in built.pieces(names, MODULES)}
+    training = {p.key for _, _, names in built.READING+built.TRAINING for p in built.pieces(names, MODULES)}
+    assert {p for p in training if p not in built.FIRST}-passed(lambda: learn.fit(1)) <= {p.key for _, _, names in built.READING[:2] for p in built.pieces(names, MODULES)}
+
+def test_a_step_together_passes_nothing_else():
+    "That of rank 0, whose neighbour runs beside it; the gradients are the mean of both"
+    from threading import Thread
+    from types import SimpleNamespace
+    from notes import parallel
+    links, grads = parallel._all_links(2, parallel.mp.Pipe), {}
+    def work(rank):
+        torch.manual_seed(0)
+        model, loss, x, y = resnet((2, 3)), CrossEntropy(), torch.rand(8, 1, 28, 28)*(rank+1), torch.arange(8)
+        group = parallel.Group(rank, links[rank])
+        def start(flat):  # not in a thread of its own, in which nobody looks on
+            parallel.all_reduce_ring(flat, group)
+            return SimpleNamespace(wait=lambda: None)
+        buckets = parallel.Buckets(model.parameters(), start, size=300)
+        buckets.watch(model)
+        def step():
+            backprop(loss(model(x), y), model, loss)
+            buckets.finish()
+            grads[rank] = [p.grad for p in model.parameters()]
+        return step
+    other = Thread(target=work(1), daemon=True)
+    step = work(0)
+    other.start()
+    found, part = passed(step), {p.key for _, _, names in built.TOGETHER for p in built.pieces(names, MODULES)}
+    other.join(60)
+    assert found <= {*KEYS} and part-found == built.FIRST & part | {'parallel.Background.__call__', 'parallel.Buckets.watch', 'hooks._add_hook', 'hooks._users'}  # before it
+    assert grads.keys() == {0, 1} and all(map(torch.equal, *grads.values()))

@@ -10,6 +10,8 @@ FC, MM, EX, DA, TR, CV, LE, CA, CK, OP = ((m, f'test_{m}.py') for m in ('fully_c
 NO = 'normalization', 'test_normalization.py'
 MO, KE, AC, RS = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), ('activations', 'test_activations.py'), ('resnet', 'test_resnet.py')
 AU = 'augmentation', 'test_augmentation.py'
+OV = 'overfitting', 'test_overfitting.py'
+PA = 'parallel', 'test_parallel.py'
 DI, DC = ('distributed', 'test_distributed.py'), ('checkpoints', 'test_distributed.py')
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
@@ -64,7 +66,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'logsumexp overflows': (TR, 'softmax_and', 'm = m.masked_fill(m.isinf(), 0.)', 'm = m*0.'),
     'log_softmax: large numbers subtracted last': (TR, 'shift', 'x = x - x.detach().amax(-1, keepdim=True)', 'x = x + 0'),
     'log_softmax gradient: the sum forgotten': (('training', 'test_backward.py'), 'log_softmax_grad', 'return g - g.sum(-1, keepdim=True)*softmax(x)', 'return g + 0'),
-    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'cross_entropy_grad', '(softmax(x) - one_hot.to(x))*(g.to(x)/len(x))', '(softmax(x) - one_hot.to(x))*g.to(x)'),
+    'cross-entropy gradient: no 1/n': (('training', 'test_backward.py'), 'cross_entropy_grad', '(softmax(x) - one_hot.to(x))*(g.to(x.dtype)/len(x))', '(softmax(x) - one_hot.to(x))*g.to(x.dtype)'),
     'class -1 counts from the end': (TR, 'wrong_input', 'if lo<0 or hi>=c:', 'if hi>=c:'),
     'SGD: gradients stay': (TR, 'sgd_is', 'for p in self._params(): p.grad = None', 'pass'),
     'sampler: one order for all epochs': (TR, 'sampler', 'torch.randperm(self.n, generator=self.generator)', 'torch.randperm(self.n, generator=torch.Generator().manual_seed(3))'),
@@ -216,6 +218,34 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'read_picture: light ink is paper': (AU, 'wherever', 'ink = away if most==away.max() else -away', 'ink = -away'),
     'read_picture: grain is ink': (AU, 'wherever', '(ink-most/4).clamp_min(0)', 'ink.clamp_min(0)'),
     'read_picture: a turned camera': (AU, 'turned_cameras', 'ImageOps.exif_transpose(im).convert', 'im.convert'),
+    'dropout: nothing makes up for what is gone': (OV, 'is_scaled', 'if p<1: mask /= 1-p', 'if False: mask /= 1-p'),
+    'dropout: p is the share that stays': (OV, 'distribution', 'mask = (u>=p)', 'mask = (u<p)'),
+    'dropout: one mask for all rows': (OV, 'distribution', 'u = torch.rand(x.shape,', 'u = torch.rand(x.shape[-1:] if x.ndim>1 else (1,),'),
+    'dropout: goes on in evaluation': (OV, 'in_evaluation', 'if self.training and self.p:', 'if self.p:'),
+    'dropout: a mask of its own on the way back': (('overfitting', 'test_backward.py'), 'Dropout', 'return g if mask is None else dropout_grad(g, mask)', 'return g if mask is None else dropout(g, self.p)[0]'),
+    'dropout: on the way back nothing is scaled': (('overfitting', 'test_backward.py'), 'dropout_grad', 'return g*mask', 'return g*(mask!=0)'),
+    'dropout: p=1 divides by 0': (OV, 'the_ends', 'if p<1: mask /= 1-p', 'mask /= 1-p'),
+    'dropout: float64 draws another mask': (OV, 'all_dtypes', ', dtype=torch.float32)', ')'),
+    'test_near: numbers of two devices are never near': (('exports', 'test_elsewhere.py'), 'test_near', 'check_device=False', 'check_device=True'),
+    'cross-entropy gradient waits for the device': (('training', 'test_elsewhere.py'), 'waits and plain', '(g.to(x.dtype)/len(x))', '(g.to(x)/len(x))'),
+    'affine: places are made on the CPU': (('augmentation', 'test_elsewhere.py'), 'waits and augmented', 'torch.arange(h, device=x.device).to(turn)', 'torch.arange(h).to(turn)'),
+    'set_rng: as many GPUs as there were': (('callbacks', 'test_elsewhere.py'), 'more_gpus', ':torch.cuda.device_count() if cuda else 0]', ':9 if cuda else 0]'),
+    'GradClip waits for the device': (('callbacks', 'test_elsewhere.py'), 'waits and watched', 'self.norm = torch.stack([g.norm() for g in gs]).norm()', 'self.norm = torch.tensor(sum(g.norm().item()**2 for g in gs)**.5)'),
+    'max pooling gradient: places on the CPU': (('convolutions', 'test_elsewhere.py'), 'MaxPool2d', '(torch.arange(n, device=u.device)*s - p', '(torch.arange(n)*s - p'),
+    'all-reduce: added as they come': (PA, 'same_on_all_ranks', 'total = parts[0].clone()', 'parts = parts[r:]+parts[:r]; total = parts[0].clone()'),
+    'tree: the first parts are lost': (PA, 'same_bits and tree', 'flat += come', 'flat.copy_(come)'),
+    'tree: a number that is no power of two': (PA, 'formulas', 'if r%(2*d)==0 and r+d<p]', 'if r%(2*d)==0 and r+2*d<=p]'),
+    'ring: one chunk stays behind': (PA, 'same_bits and ring', 'for k in range(p-1): group.exchange(', 'for k in range(p-2): group.exchange('),
+    'exchange: all send first': (PA, 'exchange_large', '    _take(self, y, source)\n    _finish(self, sending, to)', '    _finish(self, sending, to)\n    _take(self, y, source)'),
+    'recv: any size': (PA, 'another_size', 'if n!=len(into): raise', 'if False: raise'),
+    'processes: nobody hears of a death': (PA, 'rank_and_reason and killed and not background', '            theirs.close() #', '            pass #'),
+    'processes: they outlive who started them': (PA, 'end_with_who', 'os._exit(1)', 'pass'),
+    'processes: an effect is taken for the cause': (PA, 'first_cause', 'raise min(bad, key=_kind)', 'raise max(bad, key=_kind)'),
+    'buckets: first ones first': (PA, 'last_ones_first', 'for p in reversed(ps):', 'for p in ps:'),
+    'buckets: out of turn': (PA, 'whatever_gets_ready', 'if self._missing[i] and not incomplete: break', 'if sum(map(len, self._missing[i:])) and i and not incomplete: break'),
+    'buckets: told twice': (PA, 'buckets_refuse', 'if id(p) not in missing: raise', 'if False: raise'),
+    'training: the mean of uneven shares': (PA, 'weights_are_those and ours', 'xb.new_tensor(len(mine)/len(xb))', 'xb.new_tensor(1/group.size)'),
+    'training: who has nothing keeps out': (PA, 'weights_are_those and ours', '        buckets.finish()\n', '        if len(mine): buckets.finish()\n'),
     'shares: what is left over is lost': (DI, 'shares_are', 'min(r, n%size) for r', '0 for r'),
     'shares: who has none gets none': (DI, 'indices_is_cut', '(batch[a:b] if a<b else batch)', 'batch[a:b]'),
     'shares: old workers keep their order': (DI, 'workers', "{k: shared, '_iterator': None}", '{k: shared}'),
@@ -279,7 +309,7 @@ def server(copy):
 def copy(tmp_path_factory):
     "A copy of the project: a bug that gets through may do harm there and not here"
     d = tmp_path_factory.mktemp('planted')
-    for name in ('notes', 'tests', 'tools', 'nbs'): shutil.copytree(ROOT/name, d/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for name in ('notes', 'tests', 'tools', 'nbs', 'bench'): shutil.copytree(ROOT/name, d/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'results'))
     for p in ROOT.glob('*.*'):
         if p.is_file(): shutil.copy(p, d)
     return d

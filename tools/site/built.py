@@ -1,4 +1,4 @@
-"The page “What you have built”: the package's code that a digit passes on its way through 09's network, and the code that trained it, read from the modules"
+"The page “What you have built”: the package's code that a digit passes on its way through 09's network, the code that trained it, and that by which several processes would train it, read from the modules"
 import ast, re
 from html import escape
 
@@ -41,8 +41,17 @@ TRAINING = [
      'learner.Learner.fit learner.Learner.__call__ learner.Learner._epoch learner.Learner._pass learner.Learner._batch learner.Learner.predict learner.Learner.get_loss '
      'learner.Learner._update learner.Learner.zero_grad learner.Learner.backward learner.Learner.step training._train'),
 ]
-FIRST = set('matmul.matmul_lists matmul.matmul_broadcast matmul.matmul convolutions.unfold convolutions.fold fully_connected.lin_grad training.SGD.update training._train'.split())
-LEFT_OUT = ['_pair', '_pairs', '_any', '__len__', '__setattr__']  # run too: a number as a pair, a tensor to compare dtypes with, a count, an assignment
+TOGETHER = [
+    ('The sum over all', 'Several processes, each with its part of every batch, need the mean of their gradients, which is a sum with weights. The data go round a ring in chunks: each is added up on its way, and goes round once more, to be known. It began with everyone who sends to everyone, and with a tree.',
+     'parallel.all_reduce_direct parallel.all_reduce_tree parallel.all_reduce_ring parallel._flat parallel._put_back'),
+    ('A message', 'To the neighbour on one side, and from that on the other, at the same time: who sent first and received then would wait for ever. A thread sends while the process receives.',
+     'parallel.Group.exchange parallel._start parallel._take parallel._finish parallel._link parallel._left parallel._bytes'),
+    ('Gradients on their way', 'A gradient that is complete goes into a bucket, and a full bucket is sent while the way back still runs.',
+     'hooks.Module.register_post_accumulate_grad_hook hooks._add_hook hooks._users hooks.Module._tell_grads hooks.Module._complete modules.Module.parameters modules.Module.named_parameters modules.Module._all modules._once parallel.Buckets.watch parallel.Buckets.ready parallel.Buckets._send parallel.Background.__call__ parallel.Buckets.finish parallel.Buckets._reset'),
+]
+PARTS = {'Reading a digit': READING, 'Learning to read': TRAINING, 'Learning together': TOGETHER}
+FIRST = set('matmul.matmul_lists matmul.matmul_broadcast matmul.matmul convolutions.unfold convolutions.fold fully_connected.lin_grad training.SGD.update training._train parallel.all_reduce_direct parallel.all_reduce_tree'.split())
+LEFT_OUT = ['_pair', '_pairs', '_any', '__len__', '__init__', '__setattr__']  # run too: a number as a pair, a tensor to compare dtypes with, a count, what makes an object, an assignment
 CLASSES = {'_BatchNorm': 'BatchNorm2d', '_Norm': 'BatchNorm2d', '_Layers': 'Sequential'}  # where the API describes what a private base gives
 
 def definitions(path):
@@ -121,16 +130,16 @@ def table():
 
 def possible(modules):
     "Are the modules there that the page is about? A series of fewer notebooks has no such page"
-    return {key.split('.')[0] for part in (READING, TRAINING) for *_, names in part for key in names.split()} <= {m.name for m in modules}
+    return {key.split('.')[0] for part in PARTS.values() for *_, names in part for key in names.split()} <= {m.name for m in modules}
 
 def page(modules, titles):
     "Markdown of the page; `titles` are those of the notebooks, by name"
     modules, titles = {m.name: m for m in modules}, {n: f'{re.match("[0-9]+[a-z]?", n)[0]} · {t}' for n, t in titles.items()}
-    parts = [(title, [(t, prose, [*pieces(names, modules)]) for t, prose, names in part]) for title, part in (('Reading a digit', READING), ('Learning to read', TRAINING))]
+    parts = [(title, [(t, prose, [*pieces(names, modules)]) for t, prose, names in part]) for title, part in PARTS.items()]
     run = [[p for *_, ps in part for p in ps if p.key not in FIRST] for _, part in parts]
-    n, m = ([len(ps), sum(p.code.count('\n')+1 for p in ps)] for ps in run)
-    out = ['# What you have built', '', '> The code that a digit passes on its way to ten probabilities, and the code that trained what it passes, every line of it written in this series', '',
-           f'On the [first page](index.md) you draw a digit, and the residual network of [09](09_resnet.ipynb) reads it. To make the network and read one, {n[0]} functions of this package run, {n[1]} lines in all; to learn how, {m[0]} more, {m[1]} lines. '
+    n, m, k = ([len(ps), sum(p.code.count('\n')+1 for p in ps)] for ps in run)
+    out = ['# What you have built', '', '> The code that a digit passes on its way to ten probabilities, the code that trained what it passes, and the code by which several processes train together, every line of it written in this series', '',
+           f'On the [first page](index.md) you draw a digit, and the residual network of [09](09_resnet.ipynb) reads it. To make the network and read one, {n[0]} functions of this package run, {n[1]} lines in all; to learn how, {m[0]} more, {m[1]} lines; to learn it in several processes, {k[0]} more, {k[1]} lines. '
            'Here they stand in the order in which a digit passes them, as they are in the package. Under each name is the notebook that it was written in; the name itself leads to the API.', '',
            f"Left out is what only refuses arguments that don't fit, and {len(LEFT_OUT)} small helpers: {', '.join(f'`{n}`' for n in LEFT_OUT)}. What is borrowed are PyTorch's tensors, and what is done to their elements: no layer, loss, gradient, optimiser or loop is PyTorch's.", '']
     for title, part in parts:

@@ -8,13 +8,13 @@ from html import escape
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.addnodes import pending_xref
-import api, descent, glossary
+import allreduce, api, descent, glossary
 from directives import code_of, directives
 
 MODULES = api.modules()
 # `name`, `module.name`, `notes.module.name`, `Class.method` -> (module, name)
 NAMES = {key: (m, n) for m in reversed(MODULES) for n in m.public for key in (n, f'{m.name}.{n}', f'notes.{m.name}.{n}')}
-INTERACTIVE = {'descent': descent.html}  # `#| interactive: name`: a drawing takes the place of the cell's picture, where scripts run
+INTERACTIVE = {'descent': descent.html, 'allreduce': allreduce.html}  # `#| interactive: name`: a drawing takes the place of the cell's picture, where scripts run
 CELLS = {(m.notebook, cell): (m, line) for m in MODULES for cell, line in m.cells.items()}
 
 def code_cell(cell, notebook):
