@@ -342,9 +342,10 @@ class Buckets:
 def _send(self:Buckets, incomplete=False):
     while (i := len(self._sent))<len(self.buckets):
         if self._missing[i] and not incomplete: break
-        gs = [torch.zeros_like(p) if p.grad is None else p.grad
-              for p in self.buckets[i]]
-        flat = torch.cat([g.detach().reshape(-1) for g in gs])
+        ps = self.buckets[i]
+        gs = [torch.zeros_like(p) if p.grad is None else p.grad for p in ps]
+        has = gs[0].new_tensor([p.grad is not None for p in ps])
+        flat = torch.cat([*(g.detach().reshape(-1) for g in gs),has])
         self._sent.append((flat,self.start(flat)))
 
 # %% ../nbs/11_parallel.ipynb #dcfe1334
@@ -363,14 +364,17 @@ def ready(self:Buckets,
 @patch
 @torch.no_grad()
 def finish(self:Buckets):
-    "Send the rest, zeros where no gradient is; wait; write the sums into `.grad`"
-    self._send(incomplete=True)
-    for bucket,(flat,work) in zip(self.buckets, self._sent):
-        work.wait()
-        for p,g in zip(bucket, flat.split([p.numel() for p in bucket])):
-            if p.grad is None: p.grad = torch.zeros_like(p)
-            p.grad.copy_(g.view(p.shape))
-    self._reset()
+    "Send the rest; wait; write the sums into `.grad`; None where no rank had any"
+    try:
+        self._send(incomplete=True)
+        for ps,(flat,work) in zip(self.buckets, self._sent):
+            work.wait()
+            *gs,has = flat.split([*(p.numel() for p in ps),len(ps)])
+            for p,g,some in zip(ps, gs, has.tolist()):
+                if some and p.grad is None: p.grad = torch.zeros_like(p)
+                if some: p.grad.copy_(g.view(p.shape))
+                else: p.grad = None
+    finally: self._reset()
 
 # %% ../nbs/11_parallel.ipynb #5d537911
 @patch

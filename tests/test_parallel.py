@@ -287,7 +287,7 @@ def test_buckets_start_in_one_order_whatever_gets_ready_when(sizes, size, data):
     ps = params(*((n,) for n in sizes))
     link = Link()
     buckets = pa.Buckets(ps, link, size)
-    whole = [sum(p.numel() for p in b) for b in buckets.buckets]
+    whole = [sum(p.numel()+1 for p in b) for b in buckets.buckets]  # and whether there is a gradient
     for _ in range(2):  # and once more
         link.log.clear()
         for i, p in enumerate(ps): p.grad = torch.full_like(p, i+1.)
@@ -301,7 +301,7 @@ def test_buckets_start_in_one_order_whatever_gets_ready_when(sizes, size, data):
         assert link.log == whole+['wait']*len(whole)
         for i, p in enumerate(ps): assert p.grad.equal(torch.full_like(p, 2*(i+1.)))
 
-def test_a_missing_gradient_counts_as_zeros():
+def test_a_gradient_that_is_missing():
     a, b, c = ps = params((2,), (3,), ())
     a.grad = torch.ones(2)
     c.grad = torch.tensor(3.)
@@ -309,10 +309,10 @@ def test_a_missing_gradient_counts_as_zeros():
     buckets = pa.Buckets(ps, link, 12)
     buckets.ready(a)
     buckets.ready(c)
-    assert link.log == [1]  # b holds up a
+    assert link.log == [2]  # b holds up a
     buckets.finish()
-    assert link.log == [1, 3, 2, 'wait', 'wait', 'wait']
-    assert [p.grad.tolist() for p in ps] == [[2, 2], [0, 0, 0], 6]
+    assert link.log == [2, 4, 3, 'wait', 'wait', 'wait']
+    assert a.grad.tolist() == [2, 2] and b.grad is None and c.grad == 6
 
 def test_ranks_whose_gradients_differ_in_being_there():
     def work(group):
@@ -322,6 +322,48 @@ def test_ranks_whose_gradients_differ_in_being_there():
         pa.Buckets(ps, pa.Background(group), 1).finish()
         return [p.grad.tolist() for p in ps]
     assert threads(work, 3) == [[[1, 1], [1, 1, 1]]]*3
+
+@some
+@given(data=st.data(), n=st.integers(1, 6), p=st.integers(1, 3), size=st.integers(1, 60), dtype=st.sampled_from([torch.float32, F64, torch.float16, torch.bfloat16, torch.complex64]))
+def test_no_gradient_stays_none_where_no_rank_has_one(data, n, p, size, dtype):
+    "Also with weights: a share of none counts for nothing, whatever its gradient is"
+    has = data.draw(st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=p, max_size=p))
+    weights = [data.draw(st.sampled_from([0, 1/60000, .5, 1])) for _ in range(p)]
+    def work(group):
+        ps, w, background = params(*((i,) for i in range(n)), dtype=dtype), weights[group.rank], pa.Background(group)
+        for i, q in enumerate(ps):
+            if has[group.rank][i]: q.grad = torch.full_like(q, 2. if w else float('nan'))
+        buckets = pa.Buckets(ps, lambda flat: background(flat.mul_(w) if w else flat.zero_()), size)
+        buckets.finish()
+        return [q.grad for q in ps]
+    for grads in threads(work, p):
+        for i, g in enumerate(grads):
+            there = [w for w, h in zip(weights, has) if h[i] and w]
+            if not there: assert g is None
+            else: torch.testing.assert_close(g, torch.full((i,), 2*sum(there), dtype=dtype))
+
+def test_decay_leaves_alone_what_nobody_uses():
+    "As in one process: SGD and Adam pass over a parameter without gradient"
+    def work(group):
+        used, spare = ps = params((2,), (3,))
+        with torch.no_grad(): spare.fill_(1)
+        opt, buckets = torch.optim.AdamW(ps, .1, weight_decay=.5), pa.Buckets(ps, pa.Background(group))
+        for _ in range(2):
+            opt.zero_grad()
+            used.grad = torch.ones(2)
+            buckets.finish()
+            opt.step()
+        return used.tolist(), spare.tolist()
+    for used, spare in threads(work, 2): assert used[0] < 0 and spare == [1, 1, 1]
+
+def test_a_sum_that_fails_leaves_nothing_behind():
+    p, = params((2,))
+    p.grad = torch.ones(2)
+    def fails(flat, group): raise KeyError('lost')
+    buckets = pa.Buckets([p], pa.Background(None, fails))
+    for _ in range(2):
+        buckets.ready(p)
+        with pytest.raises(KeyError, match='lost'): buckets.finish()
 
 def test_gradients_in_another_layout_keep_it():
     p, = params((2, 3, 4, 4))
@@ -352,7 +394,7 @@ def test_they_start_during_the_backward_pass(kind):
     handles = buckets.watch(model)
     loss_func = tr.CrossEntropy() if kind == 'ours' else nn.CrossEntropyLoss()
     tr.backprop(loss_func(model(x), y), model, loss_func)
-    assert link.log == [32, 7, 42] and seen[:3] == [[], [], [32]] and seen[3][0] == 32
+    assert link.log == [34, 8, 43] and seen[:3] == [[], [], [34]] and seen[3][0] == 34
     grads = [p.grad.clone() for p in ps]
     buckets.finish()
     for p, g in zip(ps, grads): assert p.grad.equal(2*g)
@@ -367,7 +409,7 @@ def test_frozen_ones_are_not_waited_for():
     buckets = pa.Buckets([p for p in model.parameters() if p.requires_grad], link, 1)
     buckets.watch(model)
     nn.functional.cross_entropy(model(x), y).backward()
-    assert link.log == [4, 28, 7]
+    assert link.log == [5, 29, 8]
     buckets.finish()
     assert model[0].weight.grad is None
 
