@@ -200,14 +200,80 @@ def broken(folder):
         raised(lambda: out.update({'noise'+k: fit(noisy(False), loaders(37), more=extra)[1]}), ZeroDivisionError)
     return out
 
+class Grow(le.Callback):
+    "A state, on rank 0 alone"
+    on_all, n = False, 0
+    def after_batch(self): self.n += 1
+    def state_dict(self): return dict(n=self.n)
+    def load_state_dict(self, state): self.n = state['n']
+
+class Stop(le.Callback):
+    def after_batch(self):
+        if self.learn.training and self.learn.iter == 2: raise le.CancelFit
+
+class More(le.Callback):
+    "Adds to the loss"
+    def after_loss(self):
+        if self.learn.training: self.learn.loss = self.learn.loss+100
+
+class Numpy(le.Callback):
+    state_dict = None
+    def __init__(self): self.got = []
+    def before_fit(self): self.got.append(np.random.rand())
+
+class Short(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = mlp()
+        self.register_buffer('short', torch.tensor(3, dtype=torch.int16))
+    def forward(self, x): return self.body(x)
+
+def decayed(ps, lr): return torch.optim.SGD(ps, lr, momentum=.9, weight_decay=.1)
+
+def alike():
+    "In short, for any number of processes: what a callback adds to a loss; a part that no batch uses, with accumulation and decay; loaders that are gone after the call"
+    l, more = fit(mlp(), own(9, 9), 1, more=[More()])
+    ds = data(9)
+    return {'more loss': more, 'spare': fit(Spare(), own(35, 9), 2, more=[ca.GradAccum(2)], opt=decayed, lr=.1)[1],
+            'made in the call': torch.cat([l.get_preds(tr.DataLoader(tr.Dataset(ds.x+i, ds.y), 4))[0] for i in range(4)])}
+
+def apart(folder):
+    "What ranks would do each for itself, or be refused"
+    rank, x, out = di.join()[0], data(11).x, {}
+    def mine(m):
+        with torch.no_grad(): return m.eval()(x)
+    learn = lambda m, dls, *more: le.Learner(m, dls, F.cross_entropy, tr.SGD, .1, [di.Distributed(), *more])
+    for k, m, more, epochs in (('never fitted', mlp(seed=rank), [], 0), ('cancelled', noisy(), [Stop()], 1), ('cancelled in a group', noisy(), [Stop(), ca.GradAccum(2)], 1)):
+        l = learn(m, own(37), *more)
+        if epochs: l.fit(epochs)
+        own_model = mine(m)
+        out[k] = l.get_preds(tr.DataLoader(data(11), 4))[0], own_model, mine(m)
+    l = learn(mlp(), loaders(37), draws := Numpy())
+    for _ in range(2): l.fit(1)
+    out['numpy'] = draws.got
+    file = Path(folder)/'grow.pt'
+    for n in (1, 2):
+        grow = Grow()
+        out['grown'] = raised(lambda: fit(mlp(), loaders(37), n, more=[grow, ck.Checkpoint(file)])) or grow.n
+    torch.manual_seed(rank)
+    split, ds = tud.random_split(tud.TensorDataset(*data(40)[:]), [30, 10]), tud.TensorDataset(*data(40)[:])
+    out['errors'] = [
+        raised(lambda: learn(Short(), loaders(37), ca.GradAccum(2)).fit(1)),  # DistributedDataParallel can't
+        raised(lambda: learn(mlp(), [tud.DataLoader(d, 8) for d in split]).fit(1)),
+        raised(lambda: learn(mlp(), (own(37)[0], tr.DataLoader(tr.Dataset(x, data(11).y.roll(rank)), 8))).fit(1)),
+        raised(lambda: learn(mlp(), (tud.DataLoader(ds, 8, sampler=tud.DistributedSampler(ds, 2, rank)), None)).fit(1)),
+        raised(lambda: learn(mlp(), loaders(37), *[Numpy()]*(rank == 0)).fit(1))]
+    return out
+
 def stopped(): return len(fit(mlp(), loaders(37), 6, more=[Local(), ca.EarlyStopping('mine', patience=1)])[1]['epochs'])
 
 def quick(folder):
     "Much of the above, in few steps"
     rank, sums = di.join()[0], Sums()
     l, out = fit(mlp(), own(35, 9), 2)
-    out = dict(nn=out, preds=l.get_preds()[0], ours=fit(ours(), own(35, 9), 2)[1], accumulated=fit(ours(), own(33, 9), 2, more=[ca.GradAccum(2), *([sums] if dist.is_initialized() else [])])[1])
+    out = dict(nn=out, alike=alike(), preds=l.get_preds()[0], ours=fit(ours(), own(35, 9), 2)[1], accumulated=fit(ours(), own(33, 9), 2, more=[ca.GradAccum(2), *([sums] if dist.is_initialized() else [])])[1])
     if not dist.is_initialized(): return out
+    out['apart'] = apart(folder)
     l = fit(noisy(), own(37), 2, more=[draws := Draws()])[0]
     fit(mlp(), loaders(37), 1, more=[ck.Checkpoint(Path(folder)/str(rank)/'own.pt')])
     noise = broken(folder)
@@ -219,7 +285,8 @@ if __name__ == '__main__':
     rank, size = di.join(6 if what == 'hangs' else 60)
     save = lambda res, name=what: torch.save(res, folder/f'{name}-{rank}.pt')
     if what == 'four':
-        save(dict(equal=equal()))
+        norm = fit(noisy(), loaders(37))[1]  # 5 items are left for the last batch
+        save(dict(equal=equal(), norm=norm))
         killed(folder)
-    elif what == 'two': save(dict(equal=equal(), resumed=resumed(folder), others=others(), several=several(folder)))
+    elif what == 'two': save(dict(equal=equal(), resumed=resumed(folder), others=others(), several=several(folder), alike=alike(), apart=apart(folder)))
     else: hangs()

@@ -1,5 +1,5 @@
 "Fits that several processes share: the same as in one, and none waits for ever"
-import os, re, sys, time, traceback
+import os, re, signal, sys, time, traceback
 from datetime import timedelta
 import pytest, torch
 import torch.distributed as dist
@@ -137,6 +137,31 @@ def test_what_is_refused_on_all_ranks(two):
         for said, want in zip(r['several']['errors'], ('every=3 would save between', 'same script, and see', 'same script, and see', 'a Distributed already', None, 'same script, and see', 'sharded')):
             assert said is None if want is None else said.startswith('ValueError') and want in said, said
 
+def check_alike(rs, one):
+    for r in rs:
+        for k in ('more loss', 'spare'): same_fit(r[k], one[k])
+        near(r['made in the call'], one['made in the call'])
+
+def check_apart(rs):
+    for k in ('never fitted', 'cancelled', 'cancelled in a group'):
+        for got, _, after in (r[k] for r in rs):
+            near(got, rs[0][k][1])  # what rank 0's model says of all items
+            near(after, rs[0][k][1])
+    first, draws = zip(*(r['numpy'] for r in rs))
+    assert len({*first, *draws}) == 4
+    assert [r['grown'] for r in rs] == [14, 7]  # on rank 1 what the file has of rank 0's; it is not called
+    for r in rs:
+        for said, want in zip(r['errors'], (None, 'same script, and see', 'same script, and see', 'DistributedSampler', 'same script, and see'), strict=True):
+            assert said is None if want is None else said and said.startswith('ValueError') and want in said, said
+
+def test_what_a_reviewer_found(two):
+    check_alike([r['alike'] for r in two[0]], ranks.alike())
+    check_apart([r['apart'] for r in two[0]])
+
+def test_batch_norm_has_two_items_at_least(four):
+    "On four ranks a batch of five: 3 and 2, not 2, 1, 1, 1"
+    for r in four[1]: assert r['norm']['items'] == [8, 8, 8, 8, 5] and sorted(r['norm']['batches'][4]+sum(r['norm']['batches'][:4], [])) == sorted(data(37).x[:, 0].tolist())
+
 def forked(f, size, folder):
     "What `f` gives on each rank of `size` forks of this process, which has imported PyTorch already: for test_planted_bugs.py, where torchrun would take long"
     pids = []
@@ -162,6 +187,8 @@ def test_in_short_by_forks(tmp_path):
             assert r[k]['batches'] == one[k]['batches'] and r[k]['items'] == one[k]['items'] and r['sums'] == 6
         assert r['stopped'] == 2 and torch.equal(r['noise'], r['noise on']) and all(map(torch.equal, r['buffers'], two[0]['buffers']))
         near(r['preds'], one['preds'])
+    check_alike([r['alike'] for r in two], one['alike'])
+    check_apart([r['apart'] for r in two])
     assert all(x != y for p, q in zip(two[0]['draws'], two[1]['draws']) for x, y in zip(p, q)) and [p.parent.name for p in tmp_path.glob('?/own.pt')] == ['0']
 
 # The README, and what needs no other process ------------------------------------------------------------------------------------------
@@ -191,17 +218,26 @@ def test_a_callback_for_rank_0_alone():
         on_all, n = False, 0
         def before_fit(self): self.n += 1
         def after_batch(self): self.n += 1
+    class Looks(le.Callback):
+        def after_fit(self): self.seen = [*self.learn.cbs]
     for rank, n in ((0, 1+5+2), (1, 0)):
-        l = le.Learner(mlp(), loaders(), torch.nn.functional.cross_entropy, cbs=[cb := Shows()])
+        l = le.Learner(mlp(), loaders(), torch.nn.functional.cross_entropy, cbs=[cb := Shows(), look := Looks()])
         l.rank = rank
         l.fit(1)
-        assert cb.n == n and l.cbs == [cb] and not le.Progress.on_all and le.Recorder.on_all
+        assert cb.n == n and l.cbs == look.seen == [cb, look] and not le.Progress.on_all and le.Recorder.on_all
 
 def test_who_is_not_done_in_time_is_ended(tmp_path):
     (tmp_path/'sleeps.py').write_text('import time; time.sleep(100)')
     start = time.monotonic()
     with pytest.raises(RuntimeError, match='not done after 5 s'): di.launch(tmp_path/'sleeps.py', 2, timeout=5)
     assert time.monotonic()-start < 90
+
+def test_what_a_script_leaves_behind_is_not_waited_for(tmp_path):
+    (tmp_path/'leaves.py').write_text("import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'], start_new_session=True).pid)")
+    start = time.monotonic()
+    pid = int(di.launch(tmp_path/'leaves.py', 1, timeout=60))
+    assert time.monotonic()-start < 60
+    os.kill(pid, signal.SIGTERM)
 
 @pytest.mark.parametrize('size', [1, 2, 3, 4, 8])
 @pytest.mark.parametrize('n', [1, 2, 3, 5, 8, 64])
@@ -210,6 +246,18 @@ def test_shares_are_all_of_a_batch_and_each_item_once(n, size):
     shares = [di.share(batch, r, size) for r in range(size)]
     assert sum((part[:k] for part, k, _ in shares), []) == batch and all(total == n for *_, total in shares)
     assert all(len(part) == (k or n) for part, k, _ in shares) and [k for _, k, _ in shares] == sorted((k for _, k, _ in shares), reverse=True) and shares[0][1]-shares[-1][1] <= 1
+
+def test_a_share_may_need_two_items():
+    for size in (1, 2, 3, 4, 8):
+        for n in range(1, 40):
+            at = di.cuts(n, size, 2)
+            ns = [b-a for a, b in zip(at, at[1:])]
+            assert sum(ns) == n and len(ns) == size and (1 not in ns or n == 1) and [k for k in ns if k] == ns[:size-ns.count(0)] and max(ns)-min(k for k in ns if k) <= 1
+            assert at == di.cuts(n, size) or n < 2*size
+
+@pytest.mark.parametrize('timeout', [0, -1])
+def test_a_limit_is_above_0(timeout):
+    with pytest.raises(ValueError, match='timeout'): di.join(timeout)
 
 def test_a_loader_with_indices_reads_its_share_alone(monkeypatch):
     monkeypatch.setattr(di, 'from_rank_0', lambda o: o)
