@@ -276,6 +276,8 @@ def _labels(dl):
     with suppress(Exception): got.append(_plain([*ds.indices]))
     with suppress(Exception): got += [_plain(ds[i*len(ds)//16][1]) for i in range(n)]
     return got
+
+# %% ../nbs/11a_distributed.ipynb #eac8413d
 @patch
 def _check(self:Distributed, rng):
     l,ps = self.learn,[*self.learn.model.parameters()]
@@ -285,9 +287,8 @@ def _check(self:Distributed, rng):
     set_rng(rng, l.dls) # a dataset may draw from it: now the same on all ranks
     labels,shapes = [_labels(dl) for dl in l.dls],[(*p.shape,) for p in ps]
     set_rng(rng, l.dls) # as if nothing had been read
-    names = [type(cb).__name__ for cb in l.cbs if cb.on_all]
-    self._agree(callbacks=names, epochs=l.n_epochs, data=_short(labels),
-                model=_short(shapes))
+    self._agree(callbacks=[type(cb).__name__ for cb in l.cbs if cb.on_all],
+                epochs=l.n_epochs, data=_short(labels), model=_short(shapes))
     here = {p.device.type for p in ps}
     if other := here-{'cpu','cuda'}:
         raise ValueError(f"on {', '.join(other)}: processes share CPUs or CUDA only")
