@@ -235,6 +235,8 @@ def figure_tables(d):
                'pp': (['points more'], lambda fs: [fmt_mean(fs['pp']) if 'pp' in fs else '']),
                'lr': (['learning rate'], lambda fs: [fmt(fs['%']['lr'], '') if '%' in fs else '']),
                'rate': (['learning rate'], lambda fs: [fmt(fs['rate']['median'], '') if 'rate' in fs else '']),
+               'steps': (['steps'], lambda fs: [fmt_mean(fs['steps']) if 'mean' in fs['steps'] else fmt(fs['steps']['median'], '')] if 'steps' in fs else ['']),
+               'digits': (['digits'], lambda fs: [fmt_mean(fs['digits']) if 'digits' in fs else '']),
                'loss': (['loss'], lambda fs: [fmt(fs['loss']['median'], '') if 'loss' in fs else '']),
                '×': (['÷ the best', 'quartiles'], lambda fs: spread(fs.get('×'))),
                'repeats': (['repeats'], lambda fs: [' and '.join(dict.fromkeys(str(f['repeats']) for f in fs.values()))])}

@@ -4,7 +4,7 @@ One network is trained on a thousand images of Fashion-MNIST, and each of the fi
 the number of steps stays, so that ten times the images are not ten times the training. A seed chooses which of the 50,000 training images the thousand are, the first weights, and the order; the same for all rows, and rows are compared seed by seed. Accuracy and loss (cross-entropy, without smoothing, whatever was trained with) are those on the 10,000 validation images
 at the end of the training, not at its best moment, but for the row that stops early.
 
-How strong a step is (which decay, which share of dropout, which changes of the images) was chosen by accuracy on the validation images with two seeds that aren't among those of the figures; *tuning* shows what there was to choose from. The test images are opened once, at the end, for the first row and the last.
+How strong a step is (which decay, which share of dropout, which changes of the images) was chosen by accuracy on the validation images with two seeds that aren't among those of the figures; *tuning* shows what there was to choose from. All changes of the images that were tried mirror them, too, which turned out to harm: so a row that only moves them was added when all others were known, with nothing to choose, and has no part in *all together*. The test images are opened once, at the end, for the first row and the last.
 
 *Width* is the fifth step: the same network with fewer or more channels and units, and a network of one hidden layer, also with a fifth of its labels wrong, where a second descent of the error beyond the width that can learn everything by heart might show.
 """
@@ -20,6 +20,7 @@ TRIED = {'augmentation': {k: dict(augment=v) for k, v in CHANGES.items()},
          'weight decay': {f'weight decay {d:g}': dict(decay=d) for d in (.1, .3, 1., 3.)},
          'dropout': {f'dropout {p:g}': dict(dropout=p) for p in (.25, .5, .75)},
          'label smoothing': {f'label smoothing {s:g}': dict(smooth=s) for s in (.05, .1, .2, .4)}}
+LATER = {'moved, added later': dict(augment=['shift'])}
 OTHER = {'early stopping': dict(stop=True, every=OFTEN), 'averaged weights': dict(mean=True)}
 WIDTHS = (1/16, 1/8, 1/4, 1/2, 2)
 FIRST = {}  # the first row: all as `train` has it
@@ -136,14 +137,16 @@ def run(b):
         if how and group == 'one step': b.keep_seeds(group, name, 'pp', [r['right']-f['right'] for r, f in zip(got, rows(FIRST, seeds))], short(seeds))
     def choose(options):
         "The name of the best of `options`, by the seeds that are there to choose with"
-        right = {k: [r['right'] for r in rows(how, TUNING)] for k, how in options.items()}
-        for k, values in right.items(): b.keep_seeds('tuning', k, '%', values, short(TUNING))
-        return max(right, key=lambda k: sum(right[k]))
+        got = {k: rows(how, TUNING) for k, how in options.items()}
+        for k, rs in got.items(): b.keep_seeds('tuning', k, '%', [r['right'] for r in rs], short(TUNING), train_right=[r['train_right'] for r in rs])
+        return max(got, key=lambda k: sum(r['right'] for r in got[k]))
     keep('one step', 'nothing', FIRST)
     for name, how in DATA.items(): keep('one step', name, how)
+    choose({'nothing': FIRST})
     best = {step: choose(options) for step, options in TRIED.items()}
     part = {step: TRIED[step][name] for step, name in best.items()}
     keep('one step', best['augmentation'], part['augmentation'])
+    for name, how in LATER.items(): keep('one step', name, how)
     for name, how in NETS.items(): keep('one step', name, how)
     for step in ('weight decay', 'dropout', 'label smoothing'): keep('one step', best[step], part[step])
     for name, how in OTHER.items(): keep('one step', name, how)
@@ -178,13 +181,14 @@ def draw(d, fig):
     import numpy as np
     from notes.activations import mean_interval
     rows = d['one step']
-    top, bottom = fig.subfigures(2, 1, height_ratios=[len(rows), 8])
-    for ax, unit, label in zip(top.subplots(1, 2, sharey=True), ('%', 'loss'), ('% of the validation images read right', 'validation loss')):
+    fig.set_size_inches(5.2, 8)
+    top, bottom = fig.subfigures(2, 1, height_ratios=[4.6, 3.4])
+    for ax, unit, label in zip(top.subplots(1, 2, sharey=True), ('%', 'loss'), ('% read right', 'loss')):
         for i, f in enumerate(r[unit] for r in rows.values()):
-            ax.plot(f['values'], [i+.2]*len(f['values']), 'o', color='C4', ms=3, ls='')
-            ax.errorbar(f['mean'], i, xerr=f['half'] or 0, fmt='o', color='C0', capsize=3)
+            ax.plot(f['values'], [i+.25]*len(f['values']), 'o', color='C4', ms=2, ls='')
+            ax.errorbar(f['mean'], i-.1, xerr=f['half'] or 0, fmt='o', color='C0', ms=4, capsize=2)
         ax.axvline(rows['nothing'][unit]['mean'], color='C3', lw=.8, ls='--')
-        ax.set(xlabel=label, ylim=(len(rows)-.5, -.7), yticks=range(len(rows)), yticklabels=list(rows))
+        ax.set(xlabel=label, ylim=(len(rows)-.5, -.7), yticks=range(len(rows)), yticklabels=[n.replace(', four', ',\nfour') for n in rows])
         ax.grid(axis='y', visible=False)
     ax = bottom.subplots()
     for i, (name, fs) in enumerate((g, fs) for g, fs in d.items() if g.startswith('hidden')):
@@ -193,4 +197,4 @@ def draw(d, fig):
             mean, half = np.transpose([mean_interval(v) if len(v) > 1 else (v[0], 0) for v in right])
             ax.errorbar([f['width'] for f in fs], 100-mean, half, fmt=f'{"os"[i]}{line}', color=f'C{i}', ms=4, capsize=2, label=f"{name.split(', ')[1]}, {what}")
     ax.set(xscale='log', xlabel='hidden units', ylabel='% read wrong')
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=9, loc='upper right')

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from threading import Thread
 from torch import Tensor
+from types import SimpleNamespace
 from .hooks import Module
 from .training import SGD,CrossEntropy
 
@@ -92,7 +93,7 @@ def send(self:Group,
 # %% ../nbs/11_parallel.ipynb #29a6270b
 @patch
 def recv(self:Group,
-    x:Tensor, # Where to write what comes, contiguous
+    x:Tensor, # Where to write what comes, contiguous; its dtype is that of the sender
     source:int, # Rank of who sends it
 ):
     "Wait for a tensor, and write it into `x`; `ValueError` where sizes differ"
@@ -101,7 +102,7 @@ def recv(self:Group,
 
 # %% ../nbs/11_parallel.ipynb #eaa1dc4b
 def _check_size(size):
-    if isinstance(size, bool) or size!=int(size) or size<1:
+    if isinstance(size, bool) or not isinstance(size, int) or size<1:
         raise ValueError(f"size={size}: pass a whole number from 1 on")
 def _all_links(size, pipe):
     "For each rank the connections to all others"
@@ -118,6 +119,7 @@ def _kind(e):
 def _in_thread(f, group, args, got, bad):
     try: got[group.rank] = f(group, *args)
     except Exception as e: bad.append(e)
+    except SystemExit as e: bad.append(RuntimeError(f"rank {group.rank}: {e!r}"))
     finally: _close(group._links)
 
 # %% ../nbs/11_parallel.ipynb #20b9e7ef
@@ -208,7 +210,9 @@ def _gather(bosses, ps, timeout):
         if worst<_LATE: break
         if worst<_DONE: end = min(end, time.monotonic()+_GRACE)
     bad = [(kind,r,what) for r,(kind,what) in heard.items() if kind<_DONE]
-    for _,r,what in sorted(bad): raise RuntimeError(f"rank {r} of {len(ps)}: {what}")
+    hint = " (a script calls this under `if __name__=='__main__':`)"*(late=='begun')
+    for kind,r,what in sorted(bad):
+        raise RuntimeError(f"rank {r} of {len(ps)}: {what}{hint*(kind==_DIED)}")
     for r in open: raise RuntimeError(f"rank {r} of {len(ps)} has not {late}")
     return [heard[r][1] for r in range(len(ps))]
 
@@ -243,7 +247,7 @@ def _fall(group):
 def exchange(self:Group,
     x:Tensor, # What is sent, contiguous
     to:int, # Rank of who gets it
-    y:Tensor, # Where to write what comes, contiguous; other memory than `x`
+    y:Tensor, # Where to write what comes, as for `recv`; other memory than `x`
     source:int, # Rank of who sends that
 ):
     "Send and receive at the same time, which counts as one step"
@@ -254,7 +258,7 @@ def exchange(self:Group,
 
 # %% ../nbs/11_parallel.ipynb #a1a9ae8a
 def all_reduce_direct(
-    x:Tensor, # Becomes the sum over all ranks; as large on each
+    x:Tensor, # Becomes the sum over all ranks; of one size and dtype on all
     group:Group, # Who adds up
 )->Tensor: # `x`
     "Sum in place: everyone sends to everyone"
@@ -277,7 +281,7 @@ def _sums(group, xs, *all_reduces):
 
 # %% ../nbs/11_parallel.ipynb #e020e428
 def all_reduce_tree(
-    x:Tensor, # Becomes the sum over all ranks; as large on each
+    x:Tensor, # Becomes the sum over all ranks; of one size and dtype on all
     group:Group, # Who adds up
 )->Tensor: # `x`
     "Sum in place: up a tree to rank 0, and down again"
@@ -295,7 +299,7 @@ def all_reduce_tree(
 
 # %% ../nbs/11_parallel.ipynb #05c9bcd9
 def all_reduce_ring(
-    x:Tensor, # Becomes the sum over all ranks; as large on each
+    x:Tensor, # Becomes the sum over all ranks; of one size and dtype on all
     group:Group, # Who adds up
 )->Tensor: # `x`
     "Sum in place: chunks go round a ring, to be summed, and again, to be known"
@@ -344,8 +348,8 @@ def _send(self:Buckets, incomplete=False):
         if self._missing[i] and not incomplete: break
         ps = self.buckets[i]
         gs = [torch.zeros_like(p) if p.grad is None else p.grad for p in ps]
-        has = gs[0].new_tensor([p.grad is not None for p in ps])
-        flat = torch.cat([*(g.detach().reshape(-1) for g in gs),has])
+        has = [p.new_full((1,), p.grad is not None) for p in ps]
+        flat = torch.cat([*(g.detach().reshape(-1) for g in gs),*has])
         self._sent.append((flat,self.start(flat)))
 
 # %% ../nbs/11_parallel.ipynb #dcfe1334
@@ -398,8 +402,7 @@ class Background:
     ): # Its `wait()` returns when that is done, or raises what went wrong
         "Begin to sum in place"
         work = self._pool.submit(self.all_reduce, flat, self.group)
-        work.wait = work.result
-        return work
+        return SimpleNamespace(wait=work.result)
 
 # %% ../nbs/11_parallel.ipynb #238a1aab
 def _train(group, model, x, y, batch, lr, size):

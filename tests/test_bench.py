@@ -20,7 +20,7 @@ def complete(d):
     assert len({(f['group'], f['name'], f['unit']) for f in d['figures']}) == len(d['figures'])
     for f in d['figures']+d['ratios']:
         least = 1 if d['quick'] or f.get('group', '').endswith('one seed') else 2 if f.get('group', '').endswith('tuning') else 3
-        assert f['repeats'] >= least and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss', 'pp', '', 'waits', 'float64', 'float32', 'bfloat16')
+        assert f['repeats'] >= least and f['unit'] in ('s', 'B', '×', '%', 'rate', 'loss', 'pp', 'steps', 'digits', '', 'waits', 'float64', 'float32', 'bfloat16')
         assert (-math.inf if f['unit'] == 'pp' else -1 if f['unit'] in ('', 'waits', 'float64', 'float32', 'bfloat16') else 0) < f['q1'] <= f['median'] <= f['q3'] < math.inf, f
         if 'seeds' in f: assert len(f['values']) == len({*f['seeds']}) == f['repeats']
         if 'mean' in f:
@@ -343,6 +343,23 @@ def test_figures_with_seeds_are_drawn(name, tmp_path):
     fig = Figure()
     importlib.import_module(f'bench.{name}').draw(harness.groups(d), fig)
     assert all(ax.lines and ax.get_yticklabels() for ax in fig.axes)
+
+def test_steps_to_a_loss():
+    "One setting and seed, one number; what has not arrived counts with the most; a rate is continued where the best lies at an end"
+    from bench import scaling as s
+    sets = s.images(300)
+    assert [len(t) for t in sets] == [300, 300, 500, 500]
+    assert s.steps_to(sets, 8, .05, 3, 5) == 5
+    seen = [k for k in range(1, 400) if s.looks(k)]
+    assert seen[:15] == [*range(1, 16)] and all(b <= max(a+1, 1.06*a+1) for a, b in zip(seen, seen[1:]))
+    asked = []
+    def f(k, seed, least):
+        asked.append(k)
+        return 100+abs(k-5)
+    grid, best = s.tuned(f, 2)
+    assert best == 5 and sorted(grid) == [1, 2, 3, 4, 5, 6] and len(asked) == 2*len(grid) and s.tuned(f, 2, most=0)[1] == 3
+    (noise, signal), = s.noise(sets, .05, 3, 3, n=20)
+    assert noise > 0 and set(s.TUNING).isdisjoint(s.SEEDS)
 
 # ---- The page
 

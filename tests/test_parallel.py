@@ -154,10 +154,16 @@ def test_the_first_cause_is_raised():
         group.recv(torch.zeros(1), 2)
     with pytest.raises(KeyError, match='here'): threads(work, 4)
 
-@pytest.mark.parametrize('size', [0, -1, 1.5, True])
+@pytest.mark.parametrize('size', [0, -1, 1.5, 2., True, None, [2]])
 @pytest.mark.parametrize('run', [pa.run_threads, pa.run_processes])
 def test_sizes_that_are_none(run, size):
     with pytest.raises(ValueError, match='size='): run(pw.waits, size)
+
+def test_a_thread_that_ends_itself_has_not_done_it():
+    def work(group):
+        if group.rank: sys.exit(3)
+        return 1
+    with pytest.raises(RuntimeError, match=r'rank 1: SystemExit\(3\)'): threads(work, 2)
 
 # Processes --------------------------------------------------------------------------------------------------------------
 
@@ -186,7 +192,7 @@ def test_processes_do_what_threads_do_and_train_what_one_trains(p, alone):
             for k, t in got[0]['trained'][kind][1].items(): assert g['trained'][kind][1][k].equal(t)
 
 ENDS = {  # f, what is said of it, the limit
-    'killed': (pw.killed, r'rank 1 of 2: it ended with exit code', 60),
+    'killed': (pw.killed, r'rank 1 of 2: it ended with exit code -?\d+$', 60),  # and no hint at a script's guard
     'killed in background': (pw.killed_in_background, r'rank 1 of 2: it ended with exit code', 60),
     'raises': (pw.raises, r"rank 1 of 2: KeyError: 'no such digit'\n\n.*in raises\n", 60),
     'exits': (pw.exits, r'rank 0 of 2: it ended with exit code 7', 60),
@@ -249,7 +255,7 @@ def test_processes_end_with_who_started_them(tmp_path):
 
 def test_a_script_without_its_guard_ends_at_once(tmp_path):
     with started(tmp_path, '') as p:
-        try: assert 'of 2: it ended with exit code 1' in p.communicate(timeout=100)[1].split('RuntimeError')[-1]
+        try: assert "of 2: it ended with exit code 1 (a script calls this under `if __name__=='__main__':`)" in p.communicate(timeout=100)[1].split('RuntimeError')[-1]
         finally: p.kill()
     assert p.returncode == 1
 

@@ -13,6 +13,7 @@ AU = 'augmentation', 'test_augmentation.py'
 OV = 'overfitting', 'test_overfitting.py'
 PA = 'parallel', 'test_parallel.py'
 DI, DC = ('distributed', 'test_distributed.py'), ('checkpoints', 'test_distributed.py')
+SC = 'scaling', 'test_scaling.py'
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
     'init: / for *': (FC, 'kaiming_std', 'return relu_gain(a)*math.sqrt', 'return relu_gain(a)/math.sqrt'),
@@ -243,6 +244,10 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'processes: an effect is taken for the cause': (PA, 'first_cause', 'raise min(bad, key=_kind)', 'raise max(bad, key=_kind)'),
     'buckets: first ones first': (PA, 'last_ones_first', 'for p in reversed(ps):', 'for p in ps:'),
     'buckets: out of turn': (PA, 'whatever_gets_ready', 'if self._missing[i] and not incomplete: break', 'if sum(map(len, self._missing[i:])) and i and not incomplete: break'),
+    'buckets: zeros where nobody has a gradient': (PA, 'stays_none', '                else: p.grad = None', '                elif p.grad is None: p.grad = torch.zeros_like(p)'),
+    'buckets: decay of what nobody uses': (PA, 'decay_leaves', 'p.new_full((1,), p.grad is not None)', 'p.new_ones(1)'),
+    'buckets: a failed sum stays behind': (PA, 'nothing_behind', '    finally: self._reset()', '    except RuntimeError: raise\n    self._reset()'),
+    'threads: one that ended has done it': (PA, 'ends_itself', '    except SystemExit as e: bad.append(', '    except SystemExit as e: print('),
     'buckets: told twice': (PA, 'buckets_refuse', 'if id(p) not in missing: raise', 'if False: raise'),
     'training: the mean of uneven shares': (PA, 'weights_are_those and ours', 'xb.new_tensor(len(mine)/len(xb))', 'xb.new_tensor(1/group.size)'),
     'training: who has nothing keeps out': (PA, 'weights_are_those and ours', '        buckets.finish()\n', '        if len(mine): buckets.finish()\n'),
@@ -274,6 +279,20 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'checkpoint: every rank writes it': (DC, 'by_forks', 'if l.rank==0: save_checkpoint', 'if True: save_checkpoint'),
     'checkpoint: random numbers last': (DC, 'by_forks', "    if _rng_is_right(s): set_rng(s['rng'], l.dls)\n    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)", "    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)\n    if _rng_is_right(s): set_rng(s['rng'], l.dls)"),
     'Learner: all ranks show': (('learner', 'test_distributed.py'), 'rank_0_alone', 'if cb.on_all or self.rank==0', 'if True'),
+    'ring: as many rounds as processes': (SC, 'by_hand', 'return 2*(p-1)*message_time(nbytes/p,', 'return 2*p*message_time(nbytes/p,'),
+    'ring: whole messages': (SC, 'group_counts', 'return 2*(p-1)*message_time(nbytes/p,', 'return 2*(p-1)*message_time(nbytes,'),
+    'tree: rounds rounded down': (SC, 'rounds_of_a_tree', 'return (p-1).bit_length()', 'return p.bit_length()-1'),
+    'crossing: the ring sends all': (SC, 'cross_where', '(r-(p-1)/p)', '(r-1)'),
+    'a line: the largest decides': (SC, 'errors_that_count', 'rows = torch.stack([1/y, x/scale/y], 1)\n    a,b = torch.linalg.lstsq(rows, torch.ones_like(y)[:,None])',
+                                      'rows = torch.stack([torch.ones_like(y), x/scale], 1)\n    a,b = torch.linalg.lstsq(rows, y[:,None])'),
+    'timings: a warm-up counts': (SC, 'warm_up', '[f(x) for _ in range(5)][1:]', '[f(x) for _ in range(5)]'),
+    'buckets: two at a time on the link': (SC, 'one_bucket_at_a_time', 'begin = max(at, free)', 'begin = at'),
+    'step: the first bucket is complete at once': (SC, 'closed_form', 'backward*(i+1)/buckets if overlap', 'backward*i/buckets if overlap'),
+    'sharding: gradients one stage too early': (SC, 'each_stage', 'part(grad, stage>1)', 'part(grad, stage>0)'),
+    'noise: it is left in the signal': (SC, 'unbiased', 'return noise,(n_big*big-n_small*small)/(n_big-n_small)', 'return noise,big'),
+    'noise of items: gradients add up': (SC, 'noise_of_items', '        for p in ps: p.grad = None\n', ''),
+    'noise: a square overflows': (SC, 'square_of_a_gradient', 'g.detach().double().pow(2)', 'g.detach().pow(2)'),
+    'best batch: that of one process': (SC, 'no_batch_is_faster', 'math.sqrt(noise_scale*fixed*p/seconds)', 'math.sqrt(noise_scale*fixed/seconds)'),
 }
 
 # A process that has imported what takes seconds, and forks for each run. Only Linux can fork a process with PyTorch in it safely.
