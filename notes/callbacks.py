@@ -258,7 +258,7 @@ class GradAccum(_Keeps):
 def fill(self:GradAccum):
     "The mean of the group into `.grad`, and begin the next group"
     for p,s in zip(self.learn.model.parameters(), self.sums):
-        p.grad = None if s is None else s/self.items
+        p.grad = None if s is None else s.to(p.device)/self.items
     self.before_epoch()
 
 # %% ../nbs/05a_callbacks.ipynb #4c9e7f9a

@@ -143,10 +143,11 @@ def _begin(self:Learner, n_epochs, lr):
 
 # %% ../nbs/05_learner.ipynb #fe753163
 @patch
+def _here(self:Learner): return [cb for cb in self.cbs if cb.on_all or self.rank==0]
+@patch
 def _listen(self:Learner): # once a fit, not at every batch
     self.cbs.sort(key=lambda cb: cb.order)
-    self.cbs = [cb for cb in self.cbs if cb.on_all or self.rank==0]
-    self._on = {e: [f for cb in self.cbs if (f := getattr(cb, e, None))]
+    self._on = {e: [f for cb in self._here() if (f := getattr(cb, e, None))]
                 for e in (*EVENTS,'wrap_dl')}
 @patch
 def __call__(self:Learner, event):
@@ -211,7 +212,7 @@ def fit(self:Learner,
     with ExitStack() as stack, suppress(CancelFit):
         stack.callback(self._mode, False)
         stack.enter_context(self._with_cbs(cbs))
-        for cb in self.cbs:
+        for cb in self._here():
             if hasattr(cb, 'cleanup_fit'): stack.callback(cb.cleanup_fit)
             if hasattr(cb, 'before_fit'): cb.before_fit()
         for self.epoch in range(self.first_epoch, self.n_epochs): self._epoch()

@@ -46,6 +46,15 @@ def test_a_training_batch_waits_for_its_images_alone(of, how):
     moved = ['learner.py:before_batch']*2 + ['augmentation.py:_draw']*2*(how == 'augmented')
     assert len(got) == 10 and {*map(tuple, got)} == {tuple(f'a tensor is moved in {w}' for w in moved)}
 
+def test_sums_of_a_checkpoint_with_no_batch_left():
+    "They are on the CPU, and the step that is due at an epoch's end takes them"
+    with elsewhere():
+        l = c.learner(c.On('meta', torch.float32, 0), c.OURS, [acc := cb.GradAccum(2)])
+        acc.load_state_dict(dict(sums=[torch.ones(p.shape) for p in l.model.parameters()], items=2, batches=1))
+        with l._with_cbs([]): acc.after_train()
+        grads = [p.grad for p in l.model.parameters()]
+    assert grads and all(g.device.type == 'meta' and g.near.eq(.5).all() for g in grads)
+
 def test_a_state_of_more_gpus_than_there_are(monkeypatch):
     "A run that was saved where there were four goes on where there are two"
     done = []

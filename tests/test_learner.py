@@ -33,6 +33,26 @@ def test_same_as_a_bare_loop(opt):
     assert torch.equal(weights(models[0]), weights(models[1])) and l.recorder.losses == losses
     assert abs(l.metrics['valid_loss'] - valid) < 1e-12 and not models[1].training
 
+def test_what_several_processes_ask_of_a_learner():
+    "`items` weigh, `all_sum` has the last word on a mean, `rank` and `on_all` say who is called"
+    class Few(le.Callback):
+        def after_predict(self): self.learn.items = 1
+    class Shows(le.Callback):
+        on_all, called = False, ()
+        def before_fit(self): self.called += 'before_fit',
+        def after_train(self): self.called += 'after_train',
+        def cleanup_fit(self): self.called += 'cleanup_fit',
+    plain, few = learner(std_cbs()), learner([*std_cbs(), Few()])
+    for l in (plain, few): l.fit(1)
+    assert plain.rank == 0 and plain.all_sum(3) == 3 and plain.items == 3 and plain.recorder.items == [8]*4+[5] and few.recorder.items == [1]*5
+    assert few.metrics['valid_loss'] != plain.metrics['valid_loss']
+    for rank in (0, 1):
+        l = learner([*std_cbs(), shows := Shows()])
+        l.rank, l.all_sum = rank, lambda x: x+[20, 10]  # as if another had ten items with a mean of two
+        l.fit(1)
+        assert abs(l.metrics['valid_loss']-(11*plain.metrics['valid_loss']+20)/21) < 1e-12 and l.metrics['train_loss'] == plain.metrics['train_loss']
+        assert shows.called == (() if rank else ('before_fit', 'after_train', 'cleanup_fit'))
+
 def test_ours_and_torch_models_train_alike():
     a, b = mlp(), ours()
     assert torch.equal(weights(a), weights(b))

@@ -12,6 +12,7 @@ MO, KE, AC, RS = ('modules', 'test_modules.py'), ('kernel', 'test_kernel.py'), (
 AU = 'augmentation', 'test_augmentation.py'
 OV = 'overfitting', 'test_overfitting.py'
 PA = 'parallel', 'test_parallel.py'
+DI, DC = ('distributed', 'test_distributed.py'), ('checkpoints', 'test_distributed.py')
 SC = 'scaling', 'test_scaling.py'
 BACKWARD = 'fully_connected', 'test_backward.py'
 BUGS = {  # what was done: (module and file of its tests, the tests that must fail, the code as it is, the code with the bug)
@@ -252,6 +253,34 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'buckets: told twice': (PA, 'buckets_refuse', 'if id(p) not in missing: raise', 'if False: raise'),
     'training: the mean of uneven shares': (PA, 'weights_are_those and ours', 'xb.new_tensor(len(mine)/len(xb))', 'xb.new_tensor(1/group.size)'),
     'training: who has nothing keeps out': (PA, 'weights_are_those and ours', '        buckets.finish()\n', '        if len(mine): buckets.finish()\n'),
+    'shares: what is left over is lost': (DI, 'shares_are', 'min(r, n%k) for r', '0 for r'),
+    'shares: who has none gets none': (DI, 'indices_is_cut', '(batch[a:b] if a<b else batch)', 'batch[a:b]'),
+    'shares: old workers keep their order': (DI, 'workers', "{k: shared, '_iterator': None}", '{k: shared}'),
+    'distributed: every rank shuffles for itself': (DI, 'by_forks', 'from_rank_0([*self.batches] if self.part[0]==0 else None)', '[*self.batches]'),
+    'distributed: a mean over ranks': (DI, 'by_forks', 'l.loss = l.loss*(part*self.size)', 'pass'),
+    'distributed: buckets are not weighed': (DI, 'by_forks', 'flat.mul_(n/total)', 'flat.div_(self.size)'),
+    'distributed: the loss is that of the own share': (DI, 'by_forks', 'self.learn.loss,self.learn.items = self.loss,self.total', 'self.learn.items = self.total'),
+    'distributed: a lent batch counts': (DI, 'by_forks', 'l.items = self.n #', 'l.items = len(l.xb) #'),
+    'distributed: a sum for every batch of a group': (DI, 'by_forks', 'if not self.accum: self.undo +=', 'if True: self.undo +='),
+    'distributed: all drop the same': (DI, 'by_forks', '    if self.rank==0: return\n', '    return\n'),
+    'distributed: resumed with the random numbers of rank 0': (DI, 'by_forks', "set_rng(state['rng'][self.rank]", "set_rng(state['rng'][0]"),
+    'distributed: statistics of their own': (DI, 'by_forks', 'for t in (*ps,*m.buffers()): _take(t.detach())', 'for t in ps: _take(t.detach())'),
+    'distributed: predictions of the own share': (DI, 'by_forks', '    l.pred,l.yb,l.items = self._gather(l.pred),', '    return; l.pred,l.yb,l.items = self._gather(l.pred),'),
+    'distributed: each decides by metrics of its own': (DI, 'by_forks', 'self.learn.metrics = from_rank_0(self.learn.metrics)', 'pass'),
+    'shares: one item for batch norm': (DI, 'may_need', 'min(size, n//least)', 'min(size, n)'),
+    'distributed: a loader that is gone': (DI, 'by_forks', "    if not self.undo: self.shared = {} # outside a fit nothing is kept\n    if id(dl) not in self.shared: # it holds `dl`: no other gets that id\n        self.shared[id(dl)] = dl,", "    if id(dl) not in self.shared:\n        self.shared[id(dl)] = None,"),
+    'distributed: random numbers of every fit alike': (DI, 'by_forks', '_seed(g, self.rank, state[k])', "_seed(g, self.rank, state['torch'])"),
+    'distributed: predictions of two models': (DI, 'by_forks', 'if not (self.undo or hasattr', 'if not (True or hasattr'),
+    'distributed: statistics when a pass begins': (DI, 'by_forks', 'if not l.training: self._spread()', 'pass'),
+    'distributed: data that differ': (DI, 'by_forks', 'data=_short(labels), ', ''),
+    'distributed: callbacks that differ': (DI, 'by_forks', 'callbacks=[type(cb).__name__ for cb in l.cbs if cb.on_all],', ''),
+    'distributed: shared twice': (DI, 'by_forks', '    _check_sampler(dl)\n', ''),
+    'distributed: the loss before others add to it': (DI, 'by_forks', '    def after_loss(self): self.owner._sum_loss() #', '    Distributed.after_loss = lambda self: self._sum_loss() #'),
+    'sums of a checkpoint are on the CPU': (('callbacks', 'test_elsewhere.py'), 'no_batch_left', 's.to(p.device)/self.items', 's/self.items'),
+    'distributed: the victim is blamed': (DI, 'what_failed', "said.sort(key=", "said.sort(reverse=True, key="),
+    'checkpoint: every rank writes it': (DC, 'by_forks', 'if l.rank==0: save_checkpoint', 'if True: save_checkpoint'),
+    'checkpoint: random numbers last': (DC, 'by_forks', "    if _rng_is_right(s): set_rng(s['rng'], l.dls)\n    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)", "    for cb,state in zip(self._stateful(), s['cbs']): cb.load_state_dict(state)\n    if _rng_is_right(s): set_rng(s['rng'], l.dls)"),
+    'Learner: all ranks show': (('learner', 'test_distributed.py'), 'rank_0_alone', 'if cb.on_all or self.rank==0', 'if True'),
     'ring: as many rounds as processes': (SC, 'by_hand', 'return 2*(p-1)*message_time(nbytes/p,', 'return 2*p*message_time(nbytes/p,'),
     'ring: whole messages': (SC, 'group_counts', 'return 2*(p-1)*message_time(nbytes/p,', 'return 2*(p-1)*message_time(nbytes,'),
     'tree: rounds rounded down': (SC, 'rounds_of_a_tree', 'return (p-1).bit_length()', 'return p.bit_length()-1'),
