@@ -95,7 +95,7 @@ def _(on):
     mask = (out != 0).to(x)/(1-.4)
     assert out.equal(x*mask) and layer.backward(g).equal(g*mask) and 500 < (out == 0).sum().item() < 1100
     out, mask = ov.dropout(x, .4, torch.Generator().manual_seed(3))  # one that both devices draw alike
-    return same_device(on, out, mask, ov.dropout_grad(g, mask))
+    return same_device(on, out, mask, ov.dropout_backward(g, mask))
 
 @check('layers', 'unfold, fold', (F64, F32, BF16))
 def _(on):
@@ -373,18 +373,18 @@ for who, of in {'our layers': OURS, "PyTorch's layers": nn}.items():
 SCRIPT = """
 import sys, torch, torch.distributed as dist
 from bench import _checks as c
-path, device, dtype, seed, backend = sys.argv[1:]
-if backend: dist.init_process_group(backend)
+path, device, dtype, seed = sys.argv[1:]
 on = c.On(device, getattr(torch, dtype), int(seed))
 got = c.shared(on)
-if 'cuda' in device and not backend:
+if 'cuda' in device:
     assert dist.get_backend(torch.distributed.group.WORLD) is not None
     x = torch.ones(3, device=device)
     dist.all_reduce(x, async_op=True).wait()
     dist.broadcast(x, 0)
-    parts = [torch.empty_like(x)]
+    n = dist.get_world_size()
+    parts = [torch.empty_like(x) for _ in range(n)]
     dist.all_gather(parts, x)
-    assert parts[0].tolist() == [1, 1, 1] and c.ds.from_rank_0('a') == 'a' and c.ds.from_all('b') == ['b']
+    assert parts[0].tolist() == [n]*3 and c.ds.from_rank_0('a') == 'a' and c.ds.from_all('b') == ['b']*n
 if dist.get_rank() == 0: torch.save([t.cpu() for t in got], path)
 dist.destroy_process_group()
 """
@@ -399,14 +399,14 @@ def shared(on):
         res += told(l)
     return res
 
-def launched(on, n, backend=''):
+def launched(on, n):
     with folder() as f:
         (f/'fit.py').write_text(SCRIPT, encoding='utf-8')
-        ds.launch(f/'fit.py', n, f/'got.pt', on.device.type, str(on.dtype).removeprefix('torch.'), on.seed, backend, timeout=60)
+        ds.launch(f/'fit.py', n, f/'got.pt', on.device.type, str(on.dtype).removeprefix('torch.'), on.seed, timeout=60)
         return torch.load(f/'got.pt', weights_only=True)
 
-@check('parallel', 'Distributed, two processes on one device, by gloo', (F64,))
-def _(on): return launched(on, 2, 'gloo') if on.device.type == 'cuda' else shared(on)
+@check('parallel', 'Distributed, two processes, each with a GPU of its own, if there are two', (F64,))
+def _(on): return launched(on, 2) if on.device.type == 'cuda' and torch.cuda.device_count() > 1 else shared(on)
 
 @check('parallel', "Distributed, one process that torchrun starts, the device's own backend", (F64,))
 def _(on): return launched(on, 1) if on.device.type == 'cuda' else shared(on)

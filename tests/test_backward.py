@@ -137,13 +137,13 @@ def linear_case(d):
     torch.manual_seed(d.data.draw(st.integers(0, 99), label='init'))
     return layer_checks(double(mo.Linear(i, o, bias=d.data.draw(st.booleans(), label='bias'))), d.randn(n, i), d.randn(n, o))
 
-@case('overfitting.dropout_grad')
+@case('overfitting.dropout_backward')
 def dropout_case(d):
     shape = [d.size('dim') for _ in range(d.data.draw(st.integers(1, 3), label='rank'))]
     x, g, p = d.randn(*shape), d.randn(*shape), d.data.draw(st.sampled_from([0., .3, .5, .9, 1.]), label='p')
     seed = d.data.draw(st.integers(0, 99), label='mask')
     drop = lambda x: ov.dropout(x, p, torch.Generator().manual_seed(seed))
-    return [Check('x', lambda x: (drop(x)[0]*g).sum(), x, ov.dropout_grad(g, drop(x)[1]))]
+    return [Check('x', lambda x: (drop(x)[0]*g).sum(), x, ov.dropout_backward(g, drop(x)[1]))]
 
 @case('overfitting.Dropout')
 def dropout_layer_case(d):

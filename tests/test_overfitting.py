@@ -33,7 +33,7 @@ def test_with_the_same_mask_output_and_gradient_are_pytorchs_bit_for_bit(p, dtyp
     leaf = x.clone().requires_grad_()
     out = theirs(leaf, p)
     out.backward(g)
-    assert out.detach().equal(x*mask) and leaf.grad.equal(ov.dropout_grad(g, mask))
+    assert out.detach().equal(x*mask) and leaf.grad.equal(ov.dropout_backward(g, mask))
     ours = ov.dropout(torch.ones(2000, dtype=dtype), p, gen())[1]
     wanted = theirs(torch.ones(2000, dtype=dtype), p)
     assert ours.dtype == dtype and {*ours.tolist()} == {*wanted.tolist()}  # the same two numbers, to the last bit
@@ -74,10 +74,10 @@ def test_the_gradient_goes_through_the_saved_mask():
     x, g = randn(2, 5, 6, dtype=F64)
     mask = ov.dropout(x, .5, gen(2))[1]
     f = lambda x: (ov.dropout(x, .5, gen(2))[0]*g).sum()
-    assert (fc.numerical_grad(f, x) - ov.dropout_grad(g, mask)).abs().max() < 1e-8
+    assert (fc.numerical_grad(f, x) - ov.dropout_backward(g, mask)).abs().max() < 1e-8
     leaf = x.clone().requires_grad_()
     f(leaf).backward()  # autograd goes through, too
-    assert leaf.grad.equal(ov.dropout_grad(g, mask))
+    assert leaf.grad.equal(ov.dropout_backward(g, mask))
 
 @pytest.mark.parametrize('p', [-.1, 1.1, math.nan, math.inf, True, False, np.True_, np.float32(1.5), torch.tensor(True), torch.tensor([.5, .5]), '0.5', None, .5j, [.5]])
 def test_what_is_no_probability_is_refused(p):
@@ -94,7 +94,7 @@ def test_what_can_not_be_dropped_is_refused():
     with pytest.raises(ValueError, match='complex64: pass real numbers'): ov.dropout(torch.ones(2)+0j)
     with pytest.raises(ValueError, match='int64: call x.float'): ov.dropout(torch.arange(3))
     with pytest.raises(TypeError, match='list: pass a tensor'): ov.dropout([1.])
-    with pytest.raises(ValueError, match='shape'): ov.dropout_grad(randn(3, 2), randn(3))
+    with pytest.raises(ValueError, match='shape'): ov.dropout_backward(randn(3, 2), randn(3))
 
 def test_empty_and_without_axes():
     assert ov.dropout(torch.ones(0, 3))[0].shape == (0, 3) and ov.dropout(torch.tensor(1.), 1)[0] == 0
