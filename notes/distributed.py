@@ -179,10 +179,10 @@ class Distributed(Callback):
     order = -110
     def __init__(self,
         timeout:float=600, # Seconds that one process waits for the others, at most
-        **ddp, # For `DistributedDataParallel`
+        **kwargs, # For `DistributedDataParallel`
     ):
         self.rank,self.size = join(timeout)
-        self.ddp,self.shared,self.undo = ddp,{},[]
+        self.ddp,self.shared,self.undo = kwargs,{},[]
         if self.size==1: vars(self).update(dict.fromkeys(_WORK))
 
 # %% ../nbs/11a_distributed.ipynb #ee9eb838
