@@ -96,7 +96,7 @@ BUGS = {  # what was done: (module and file of its tests, the tests that must fa
     'windows: three dimensions are refused by accident': (('convolutions', 'test_pytorch_samples.py'), 'agreed_or_refused', 'if x.ndim!=4 or not x.numel():', 'if not x.numel():'),
     'Conv2d: bias from the channels only': (CV, 'test_Conv2d', 'math.sqrt(fans(w)[0])', 'math.sqrt(in_channels)'),
     'receptive field: stride too early': (CV, 'receptive_field', 'size + d*(k-1)*stride,start', 'size + d*(k-1)*stride*s,start'),
-    'accumulation: mean of the batches': (CA, 'accumulated_steps', 'self._add(len(self.learn.xb))', 'self._add(1)'),
+    'accumulation: mean of the batches': (CA, 'accumulated_steps', 'self._add(self.learn.items)', 'self._add(1)'),
     'accumulation: last group left out': (CA, 'accumulated_steps or once_a_group', '    if not self.batches: return\n', '    return\n'),
     'clipping: each tensor by itself': (CA, 'clip_is_torchs', 'for g in gs: g.mul_(scale)', 'for g in gs: g.mul_((self.max_norm/(g.norm()+1e-6)).clamp(max=1))'),
     'clipping after the step': (CA, 'clip_is_torchs or accumulated', '    def after_backward(self):\n        gs = [p.grad', '    def after_step(self):\n        gs = [p.grad'),
