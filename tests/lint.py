@@ -181,6 +181,13 @@ def measured(nb, path):
             around = ' '.join(text[max(0, m.start()-30):m.end()+20].split())
             if not any(part in path.name and fact in around for part, fact in FACTS): yield f"{where(i, c)}: “{around}” states a measured figure; let a cell show it"
 
+def leftovers(nb, path):
+    "No object of a drawing shown as text below it: a semicolon ends the cell"
+    for i, c in cells(nb, 'code'):
+        for o in c['outputs']:
+            text = ''.join(o.get('data', {}).get('text/plain', ''))
+            if o['output_type'] == 'execute_result' and re.search(r'\bText\(|<matplotlib\.|<Axes', text): yield f"{where(i, c)} shows {text[:40]!r}: end it with a semicolon"
+
 def alt_text(nb, path):
     "A sentence for who can't see it, with every picture"
     for i, c in cells(nb, 'code'):
@@ -245,7 +252,7 @@ def questions(nb, path):
             if '```' in a and '```python' not in a: yield f"{where(i, c)}: the code of “{q}” isn't marked ```python, so nothing checks it"
     if not found: yield "no question with a folded answer"
 
-RULES = [ids, errors, structure, directive_lines, folds, dressed, reach, heads, terms, needless_masks, portable, measured, alt_text, code, links, questions]
+RULES = [ids, errors, structure, directive_lines, folds, dressed, reach, heads, terms, needless_masks, portable, measured, leftovers, alt_text, code, links, questions]
 
 def broken(nb, path, rules=RULES):
     "What breaks the rules in a notebook, one sentence each"

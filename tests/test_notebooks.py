@@ -486,6 +486,7 @@ def test_bad_outputs_are_caught():
     assert 'alt_text' in found(made(('code', 'f()'), outs=[pic]))
     assert 'alt_text' in found(made(('code', 'f()'), outs=[result(text_html='<img src="x">')]))
     assert not found(made(('code', '#| fig-alt: A curve that rises.\nf()'), outs=[pic]))
+    assert 'leftovers' in found(made(('code', 'f()'), outs=[result(text_plain="[Text(0.5, 0, 'loss')]")]))
     meant = made(('code', 'f()'), outs=[error])
     meant.cells[7].metadata['tags'] = ['raises-exception']
     assert not found(meant)
